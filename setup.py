@@ -1,0 +1,62 @@
+"""Builds the two Cython modules; all that can be said in pyproject.toml is said there."""
+
+import os
+import sysconfig
+from pathlib import Path
+
+import scipy.linalg
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+ROOT = Path(__file__).parent
+MSVC = sysconfig.get_platform().startswith("win")
+# FASTMLP_DEBUG=1 builds with bounds checks, for finding out why something crashes.
+DEBUG = os.environ.get("FASTMLP_DEBUG") == "1"
+# One wheel serves every Python from 3.11 on. Free-threaded Pythons have no stable ABI yet.
+ABI3 = not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+
+def write_blas_int() -> None:
+    """Tell the Cython code how wide the integers of SciPy's BLAS are.
+
+    SciPy exports `blas_int` from 1.18 on (64 bits wide in ILP64 builds); before, it was int.
+    """
+    declared = (Path(scipy.linalg.__file__).parent / "cython_blas.pxd").read_text()
+    line = "ctypedef int blas_int\n"
+    if "blas_int" in declared:
+        line = "from scipy.linalg.cython_blas cimport blas_int\n"
+    (ROOT / "src/fastmlp/_blas_int.pxi").write_text(line)
+
+
+def extension(name: str, *sources: str) -> Extension:
+    """Return one extension module over its Cython source and C sources."""
+    macros = [("Py_LIMITED_API", "0x030b0000")] if ABI3 else []
+    # Never let the compiler contract or reorder arithmetic: results are promised to the bit.
+    flags = ["/O2", "/std:c11"] if MSVC else ["-O3", "-std=c11", "-ffp-contract=off"]
+    return Extension(
+        f"fastmlp.{name}",
+        [f"src/fastmlp/{name}.pyx", *sources],
+        include_dirs=["csrc"],
+        depends=["csrc/fastmlp.h", "src/fastmlp/_csrc.pxd"],
+        define_macros=macros,
+        extra_compile_args=flags,
+        py_limited_api=ABI3,
+    )
+
+
+write_blas_int()
+setup(
+    ext_modules=cythonize(
+        [extension("_blas"), extension("_core", "csrc/finite.c")],
+        include_path=["src"],
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": DEBUG,
+            "wraparound": False,
+            "initializedcheck": DEBUG,
+            "cdivision": not DEBUG,
+            "freethreading_compatible": True,
+        },
+    ),
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if ABI3 else {},
+)

@@ -1,0 +1,259 @@
+"""Data to train on: the embedded digits, and readers for CSV, NPZ, NPY and IDX files.
+
+Every reader refuses what it cannot read with a `FileFormatError` that names the file and the
+place.
+"""
+
+import csv
+import gzip
+import math
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastmlp.errors import FileFormatError
+
+__all__ = ["Table", "load_digits", "read_csv", "read_idx", "read_npy", "read_npz"]
+
+Array = NDArray[Any]
+PathLike = str | os.PathLike[str]
+
+# Type codes of the IDX format, as http://yann.lecun.com/exdb/mnist/ gives them; big-endian.
+IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+def load_digits() -> tuple[Array, Array]:
+    """Return 1,797 images of handwritten digits and the digits they show.
+
+    Returns
+    -------
+    X : ndarray of float32 (1797, 64)
+        8 x 8 pixels row by row, 0 (paper) to 16 (ink).
+    y : ndarray of int64 (1797,)
+
+    Notes
+    -----
+    "Optical Recognition of Handwritten Digits", E. Alpaydin and C. Kaynak (1998), UCI Machine
+    Learning Repository, https://doi.org/10.24432/C50P49, CC BY 4.0; its test part.
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> X, y = fastmlp.data.load_digits()
+    >>> X.shape, y[:5]
+    ((1797, 64), array([0, 1, 2, 3, 4]))
+    """
+    with (resources.files("fastmlp") / "digits.npz").open("rb") as file, np.load(file) as arrays:
+        return arrays["X"].astype(np.float32), arrays["y"].astype(np.int64)
+
+
+@dataclass
+class Table:
+    """What a CSV file holds.
+
+    Attributes
+    ----------
+    names : list of str
+        Of the feature columns.
+    X : ndarray of float64 (n_rows, n_features)
+    target : list of str or None
+        The cells of the target column as they stand, one a row.
+    """
+
+    names: list[str]
+    X: Array
+    target: list[str] | None
+
+
+def read_csv(
+    path: PathLike, *, target: str | None = None, columns: Sequence[str] | None = None
+) -> Table:
+    """Read a table of numbers with a header line.
+
+    Parameters
+    ----------
+    path : path of a CSV file in UTF-8, its first line naming the columns
+    target : str or None
+        The column that holds the targets, of numbers or text.
+    columns : sequence of str or None
+        The feature columns wanted, in this order; None takes all but the target.
+
+    Raises
+    ------
+    FileNotFoundError
+    FileFormatError
+        An unknown or repeated column, a row of another length, an empty cell, a cell that is no
+        finite number: with the line of the file and the name of the column.
+    """
+    path = _existing(path)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            names, picks, at_target = _columns(path, header, target, columns)
+            cells: list[list[float]] = []
+            targets: list[str] = []
+            for row in reader:
+                if not row:
+                    continue
+                if len(row) != len(header):
+                    raise FileFormatError(
+                        f"{path}, line {reader.line_num}: {len(row)} cells where the header "
+                        f"names {len(header)} columns"
+                    )
+                place = f"{path}, line {reader.line_num}"
+                cells.append([_number(row[i], place, header[i]) for i in picks])
+                if at_target is not None:
+                    label = row[at_target].strip()
+                    if not label:
+                        raise FileFormatError(f"{place}, column {target!r}: the cell is empty")
+                    targets.append(label)
+    except UnicodeDecodeError as error:
+        raise FileFormatError(f"{path} is not UTF-8 text: {error.reason}") from None
+    except csv.Error as error:
+        raise FileFormatError(f"{path}, line {reader.line_num}: {error}") from None
+    if not cells:
+        raise FileFormatError(f"{path} has no rows below its header")
+    return Table(names, np.array(cells), targets if at_target is not None else None)
+
+
+def _columns(
+    path: Path, header: list[str], target: str | None, columns: Sequence[str] | None
+) -> tuple[list[str], list[int], int | None]:
+    """Return the feature columns, their places in the header, and the target's place."""
+    if not any(header):
+        raise FileFormatError(f"{path} has no header line")
+    repeated = {name for name in header if header.count(name) > 1}
+    if repeated:
+        raise FileFormatError(f"{path} names the column {sorted(repeated)[0]!r} more than once")
+    if target is not None and target not in header:
+        raise FileFormatError(f"{path} has no column {target!r}; it has {', '.join(header)}")
+    names = [name for name in header if name != target] if columns is None else list(columns)
+    for name in names:
+        if name not in header:
+            raise FileFormatError(f"{path} has no column {name!r}; it has {', '.join(header)}")
+    if not names:
+        raise FileFormatError(f"{path} has no column besides the target {target!r}")
+    at_target = None if target is None else header.index(target)
+    return names, [header.index(name) for name in names], at_target
+
+
+def _number(cell: str, place: str, column: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        what = f"{cell!r} is not a number" if cell.strip() else "the cell is empty"
+        raise FileFormatError(f"{place}, column {column!r}: {what}") from None
+    if not math.isfinite(value):
+        raise FileFormatError(f"{place}, column {column!r}: {cell!r} is not finite")
+    return value
+
+
+def read_npz(path: PathLike) -> tuple[Array, Array | None]:
+    """Read X and, if there is one, y from a NumPy archive.
+
+    Raises
+    ------
+    FileNotFoundError
+    FileFormatError
+        Not an archive, damaged, without an array named X, or holding Python objects.
+    """
+    path = _existing(path)
+    with _numpy_errors(path), np.load(path, allow_pickle=False) as archive:
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise FileFormatError(f"{path} is one array, not an archive; name it .npy")
+        if "X" not in archive:
+            held = ", ".join(archive.files) or "nothing"
+            raise FileFormatError(f"{path} has no array named X; it holds {held}")
+        return archive["X"], archive["y"] if "y" in archive else None
+
+
+def read_npy(path: PathLike) -> Array:
+    """Read one array from a NumPy file.
+
+    Raises
+    ------
+    FileNotFoundError, FileFormatError
+    """
+    path = _existing(path)
+    with _numpy_errors(path):
+        array = np.load(path, allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise FileFormatError(f"{path} is an archive of arrays, not one; name it .npz")
+        return array
+
+
+class _numpy_errors:  # noqa: N801  (used like a function)
+    """Context in which what NumPy says of a damaged file becomes a FileFormatError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        import zipfile
+
+        named = isinstance(error, FileFormatError)
+        damage = (ValueError, EOFError, KeyError, OSError, zipfile.BadZipFile, zlib.error,
+                  NotImplementedError, RuntimeError, SyntaxError)  # fmt: skip
+        if error is not None and not named and isinstance(error, damage):
+            raise FileFormatError(f"{self.path} cannot be read as NumPy data: {error}") from None
+
+
+def read_idx(path: PathLike) -> Array:
+    """Read an array in the IDX format, in which MNIST comes, plain or compressed (.gz).
+
+    Returns
+    -------
+    ndarray of the shape and type the file states, in this machine's byte order
+
+    Raises
+    ------
+    FileNotFoundError
+    FileFormatError
+        Wrong magic number, or more or fewer bytes than the header promises.
+    """
+    path = _existing(path)
+    data = path.read_bytes()
+    if data[:2] == b"\x1f\x8b":
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, OSError, zlib.error) as error:
+            raise FileFormatError(f"{path} is damaged: {error}") from None
+    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in IDX_TYPES or data[3] == 0:
+        raise FileFormatError(
+            f"{path} is not an IDX file: it starts with {data[:4].hex(' ') or 'nothing'}"
+        )
+    dtype, n_dims = np.dtype(IDX_TYPES[data[2]]), data[3]
+    start = 4 + 4 * n_dims
+    if len(data) < start:
+        raise FileFormatError(f"{path} is cut short: its header of {start} bytes is incomplete")
+    shape = struct.unpack(f">{n_dims}I", data[4:start])
+    expected = start + math.prod(shape) * dtype.itemsize
+    if len(data) != expected:
+        problem = "is cut short" if len(data) < expected else "is too long"
+        sizes = " x ".join(map(str, shape))
+        raise FileFormatError(
+            f"{path} {problem}: its header promises {sizes} values, {expected} bytes in all, "
+            f"and it has {len(data)}"
+        )
+    return np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def _existing(path: PathLike) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    if path.is_dir():
+        raise FileFormatError(f"{path} is a folder, expected a file")
+    return path

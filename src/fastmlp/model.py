@@ -1,0 +1,301 @@
+"""MLP: a multilayer perceptron as its parameters, with inference and gradients."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastmlp import engines, persist
+from fastmlp._core import ACTIVATIONS, DTYPES, LOSSES, Core, forward_rows
+from fastmlp.inputs import as_features, as_int, as_labels, as_values
+
+__all__ = ["MLP"]
+
+Array = NDArray[Any]
+
+
+class MLP:
+    """A multilayer perceptron.
+
+    Layer l computes ``Z = A W + b`` from the output A of the layer before it (A is X at first),
+    and every layer but the last puts Z through the activation. What the last layer gives,
+    logits or values, goes to the loss.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Width of every layer, from inputs to outputs; ``[784, 128, 10]`` has one hidden layer.
+    activation : {"relu", "identity", "tanh", "logistic"}
+        Of the hidden layers.
+    loss : {"softmax_cross_entropy", "squared_error"}
+        ``softmax_cross_entropy`` classifies, with class numbers as targets;
+        ``squared_error``, half the squared distance, fits real values. Both are means over rows.
+    dtype : {"float32", "float64"}
+    seed : int, numpy.random.Generator or None
+        Of the initial weights; None draws different ones every time. A layer that feeds a ReLU
+        starts normal with variance 2 / n_in (He et al. 2015), any other uniform with variance
+        2 / (n_in + n_out) (Glorot and Bengio 2010). Biases start at zero.
+
+    Attributes
+    ----------
+    params : ndarray (n_parameters,)
+        All parameters in one flat array ``[W0 | b0 | W1 | b1 | ...]``. Writable.
+    weights : tuple of ndarray (n_in, n_out)
+    biases : tuple of ndarray (n_out,)
+        Views into `params`, layer by layer. Writable.
+    n_parameters : int
+    metadata : dict
+        Whatever belongs to the model and can be written as JSON; travels in its file.
+
+    Examples
+    --------
+    >>> import numpy as np, fastmlp
+    >>> model = fastmlp.MLP([2, 3, 2], seed=0)
+    >>> model.n_parameters
+    17
+    >>> model.weights[0].shape, model.biases[0].shape
+    ((2, 3), (3,))
+    >>> model.forward(np.zeros((1, 2)))
+    array([[0., 0.]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        activation: str = "relu",
+        loss: str = "softmax_cross_entropy",
+        dtype: str = "float32",
+        seed: int | np.random.Generator | None = 0,
+    ) -> None:
+        if isinstance(sizes, str | bytes) or not hasattr(sizes, "__len__"):
+            raise TypeError(f"sizes is {sizes!r}, expected a sequence of layer widths")
+        if len(sizes) < 2:
+            raise ValueError(f"sizes is {sizes!r}, expected at least inputs and outputs")
+        self.sizes = tuple(as_int(n, f"sizes[{i}]", 1) for i, n in enumerate(sizes))
+        self.activation = _choice(activation, "activation", ACTIVATIONS)
+        self.loss_name = _choice(loss, "loss", LOSSES)
+        try:
+            dtype = np.dtype(dtype).name
+        except TypeError:
+            pass  # named by the check below
+        self.dtype = _choice(dtype, "dtype", DTYPES)
+        self.metadata: dict[str, Any] = {}
+
+        self.params = np.zeros(self.n_parameters, self.dtype)
+        self.weights, self.biases = self.split(self.params)
+        self._initialise(np.random.default_rng(seed))
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights and biases."""
+        layers = zip(self.sizes[:-1], self.sizes[1:], strict=True)
+        return sum((n_in + 1) * n_out for n_in, n_out in layers)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the targets are class numbers."""
+        return self.loss_name == "softmax_cross_entropy"
+
+    def __repr__(self) -> str:
+        return (
+            f"MLP({list(self.sizes)}, activation={self.activation!r}, "
+            f"loss={self.loss_name!r}, dtype={self.dtype!r})"
+        )
+
+    def split(self, flat: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """Return the weights and the biases as views into a flat array like `params`.
+
+        Examples
+        --------
+        >>> import numpy as np, fastmlp
+        >>> weights, biases = fastmlp.MLP([2, 1]).split(np.arange(3.0))
+        >>> weights, biases
+        ((array([[0.],
+               [1.]]),), (array([2.]),))
+        """
+        weights, biases, start = [], [], 0
+        for n_in, n_out in zip(self.sizes[:-1], self.sizes[1:], strict=True):
+            middle, end = start + n_in * n_out, start + (n_in + 1) * n_out
+            weights.append(flat[start:middle].reshape(n_in, n_out))
+            biases.append(flat[middle:end])
+            start = end
+        return tuple(weights), tuple(biases)
+
+    def forward(self, X: ArrayLike) -> Array:
+        """Return the outputs of the last layer: logits when classifying, else values.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, n_in), finite
+
+        Returns
+        -------
+        ndarray (n_samples, n_out) of `dtype`
+        """
+        features = as_features(X, self.dtype, self.sizes[0])
+        out = np.empty((len(features), self.sizes[-1]), self.dtype)
+        self.core(max_rows=forward_rows(len(features))).forward(out, features, self.params)
+        return out
+
+    def predict(self, X: ArrayLike) -> Array:
+        """Return the most probable class of every row, or its values.
+
+        Returns
+        -------
+        ndarray of int64 (n_samples,) when classifying; else of `dtype`, (n_samples, n_out), or
+        (n_samples,) where the network has one output.
+        """
+        Z = self.forward(X)
+        if self.classifies:
+            return Z.argmax(axis=1)
+        return Z[:, 0] if Z.shape[1] == 1 else Z
+
+    def predict_proba(self, X: ArrayLike) -> Array:
+        """Return the probability of every class, the softmax of the logits.
+
+        Returns
+        -------
+        ndarray (n_samples, n_out) of `dtype`, rows adding up to 1
+        """
+        if not self.classifies:
+            raise TypeError(f"predict_proba needs a classifier; this model's loss is {self.loss_name}")
+        Z = self.forward(X)
+        np.exp(Z - Z.max(axis=1, keepdims=True), out=Z)
+        Z /= Z.sum(axis=1, keepdims=True)
+        return Z
+
+    def loss(self, X: ArrayLike, y: ArrayLike) -> float:
+        """Return the mean loss over the rows of X.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, n_in)
+        y : array-like of int (n_samples,) when classifying; else (n_samples, n_out), or
+            (n_samples,) where the network has one output
+        """
+        return self.evaluate(X, y)[0]
+
+    def evaluate(self, X: ArrayLike, y: ArrayLike) -> tuple[float, float | None]:
+        """Return the mean loss and, when classifying, the share of rows classified right."""
+        features, targets = self.as_data(X, y)
+        Z = self.forward(features).astype(np.float64)
+        if not self.classifies:
+            return float(0.5 * np.square(Z - targets).sum(axis=1).mean()), None
+        right = Z.argmax(axis=1) == targets
+        Z -= Z.max(axis=1, keepdims=True)
+        losses = np.log(np.exp(Z).sum(axis=1)) - Z[np.arange(len(Z)), targets]
+        return float(losses.mean()), float(right.mean())
+
+    def gradients(
+        self, X: ArrayLike, y: ArrayLike
+    ) -> tuple[float, tuple[Array, ...], tuple[Array, ...]]:
+        """Return the mean loss over the rows of X and its derivatives, by backpropagation.
+
+        Returns
+        -------
+        loss : float
+        dweights, dbiases : tuples of ndarray, shaped like `weights` and `biases`
+
+        Examples
+        --------
+        >>> import fastmlp
+        >>> model = fastmlp.MLP([1, 1, 1], activation="identity", loss="squared_error")
+        >>> model.params[:] = [3, 0, 1, 0]                # W1, b1, W2, b2
+        >>> loss, dweights, dbiases = model.gradients([[0], [1], [2], [3], [4]], [0, 2, 4, 6, 8])
+        >>> loss, dweights[0].item(), dweights[1].item()
+        (3.0, 6.0, 18.0)
+        """
+        features, targets = self.as_data(X, y)
+        flat = np.empty_like(self.params)
+        core = self.core(max_rows=len(features))
+        loss = core.gradients(flat, features, targets, self.params)
+        return (loss, *self.split(flat))
+
+    def as_data(self, X: ArrayLike, y: ArrayLike, suffix: str = "") -> tuple[Array, Array]:
+        """Return X and y as the arrays this model trains on, or raise what is wrong with them.
+
+        `suffix` is added to the names X and y in messages.
+        """
+        features = as_features(X, self.dtype, self.sizes[0], f"X{suffix}")
+        n = len(features)
+        if n == 0:
+            raise ValueError(f"X{suffix} has no rows (shape {features.shape})")
+        if self.classifies:
+            return features, as_labels(y, n, self.sizes[-1], f"y{suffix}")
+        return features, as_values(y, n, self.sizes[-1], self.dtype, f"y{suffix}")
+
+    def core(self, *, max_rows: int, engine: str = "auto") -> Core:
+        """Return a new `Core` for this network, for batches of up to `max_rows` rows."""
+        capsule = engines.load(engines.resolve(engine), max(max_rows, *self.sizes))
+        return Core(capsule, self.sizes, self.activation, self.loss_name, self.dtype, max_rows)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a safetensors file, whole or not at all.
+
+        Examples
+        --------
+        >>> import fastmlp, tempfile, os
+        >>> path = os.path.join(tempfile.mkdtemp(), "m.safetensors")
+        >>> fastmlp.MLP([2, 3, 2]).save(path)
+        >>> fastmlp.MLP.load(path)
+        MLP([2, 3, 2], activation='relu', loss='softmax_cross_entropy', dtype='float32')
+        """
+        if not np.isfinite(self.params).all():
+            raise ValueError("the model has parameters that are not finite; it was not saved")
+        description = {
+            "sizes": list(self.sizes),
+            "activation": self.activation,
+            "loss": self.loss_name,
+            "dtype": self.dtype,
+            "metadata": self.metadata,
+        }
+        tensors = {f"weights.{i}": W for i, W in enumerate(self.weights)}
+        tensors |= {f"biases.{i}": b for i, b in enumerate(self.biases)}
+        persist.save(path, tensors, description)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "MLP":
+        """Read a model that `save` has written.
+
+        Raises
+        ------
+        FileNotFoundError, FileFormatError
+        """
+        tensors, description = persist.load(path)
+        try:
+            metadata = description.pop("metadata")
+            model = cls(**description)
+        except (KeyError, TypeError, ValueError) as error:
+            raise persist.not_a_model(path, f"its description is not valid ({error})") from None
+        for name, views in (("weights", model.weights), ("biases", model.biases)):
+            for i, view in enumerate(views):
+                tensor = tensors.pop(f"{name}.{i}", None)
+                if tensor is None or tensor.shape != view.shape or tensor.dtype != view.dtype:
+                    raise persist.not_a_model(
+                        path, f"{name}.{i} is not {model.dtype} of shape {view.shape}"
+                    )
+                view[...] = tensor
+        if tensors:
+            raise persist.not_a_model(path, f"it holds more than its sizes say: {list(tensors)}")
+        if not np.isfinite(model.params).all():
+            raise persist.not_a_model(path, "it holds parameters that are not finite")
+        model.metadata = metadata
+        return model
+
+    def _initialise(self, rng: np.random.Generator) -> None:
+        for i, W in enumerate(self.weights):
+            n_in, n_out = W.shape
+            if self.activation == "relu" and i < len(self.weights) - 1:
+                W[...] = rng.normal(0, np.sqrt(2 / n_in), W.shape)
+            else:
+                bound = np.sqrt(6 / (n_in + n_out))
+                W[...] = rng.uniform(-bound, bound, W.shape)
+
+
+def _choice(value: Any, name: str, choices: dict[str, int]) -> str:
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}")
+    return value

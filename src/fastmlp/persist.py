@@ -1,0 +1,138 @@
+"""Model files: safetensors with a checksum, written whole or not at all."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastmlp.errors import FileFormatError
+
+__all__ = ["check_writable", "load", "not_a_model", "save", "write_atomically"]
+
+VERSION = 1
+# The one key of the safetensors metadata. Its value is "<sha256> <JSON>", where the checksum is
+# over the JSON as it stands and every tensor; one key, because safetensors keeps no order.
+KEY = "fastmlp"
+Path_ = str | os.PathLike[str]
+
+
+@contextlib.contextmanager
+def write_atomically(path: Path_) -> Iterator[BinaryIO]:
+    """Open a temporary file that takes the place of `path` when the block ends without error.
+
+    Whatever happens, `path` holds either what it held or all that was written: the temporary
+    file lies in the same folder, is flushed to the disk, and then renamed.
+    """
+    target = check_writable(path)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(_mode(target))
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # make the rename itself last
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def check_writable(path: Path_) -> Path:
+    """Return the file that writing to `path` would replace, links followed, or raise OSError."""
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: it is a folder")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: there is no folder {target.parent}")
+    if not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise PermissionError(f"cannot write {path}: permission denied")
+    return target
+
+
+def _mode(target: Path) -> int:
+    """Permission bits for `target`: those it has, or those a new file would get."""
+    if target.exists():
+        return target.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def save(path: Path_, tensors: Mapping[str, NDArray[Any]], description: dict[str, Any]) -> None:
+    """Write `tensors` and `description` (anything JSON can hold) to a safetensors file."""
+    import safetensors.numpy
+
+    try:
+        text = json.dumps({"version": VERSION, **description}, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"the model's metadata cannot be written as JSON: {error}") from None
+    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    metadata = {KEY: f"{_checksum(text, tensors)} {text}"}
+    data = safetensors.numpy.save(tensors, metadata=metadata)
+    with write_atomically(path) as file:
+        file.write(data)
+
+
+def load(path: Path_) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Return what `save` has written to `path`.
+
+    Raises
+    ------
+    FileNotFoundError
+    FileFormatError
+        If the file is not one of ours, is cut short or has been altered.
+    """
+    import safetensors
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            value = (file.metadata() or {}).get(KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise not_a_model(path, str(error)) from None
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise not_a_model(path, f"it holds tensors fastmlp cannot read ({error})") from None
+    if value is None:
+        raise not_a_model(path, "it is a safetensors file of another program")
+    checksum, _, text = value.partition(" ")
+    if checksum != _checksum(text, tensors):
+        raise not_a_model(path, "its checksum does not match, so it has been altered or damaged")
+    try:
+        description = json.loads(text)
+        version = description.pop("version")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise not_a_model(path, "it has no description") from None
+    if version != VERSION:
+        raise not_a_model(path, f"it has format version {version}, this fastmlp reads {VERSION}")
+    return tensors, description
+
+
+def not_a_model(path: Path_, reason: str) -> FileFormatError:
+    """Return the error to raise for a file that is not a model."""
+    return FileFormatError(f"{path} is not a fastmlp model that can be read: {reason}")
+
+
+def _checksum(text: str, tensors: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\n{name} {tensor.dtype.str} {tensor.shape}\n".encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()
