@@ -1,4 +1,4 @@
-"""Builds the two Cython modules; all that can be said in pyproject.toml is said there."""
+"""Builds the Cython modules; all that can be said in pyproject.toml is said there."""
 
 import os
 import sysconfig
@@ -37,7 +37,7 @@ def extension(name: str, *sources: str) -> Extension:
         f"fastmlp.{name}",
         [f"src/fastmlp/{name}.pyx", *sources],
         include_dirs=["csrc"],
-        depends=["csrc/fastmlp.h", "src/fastmlp/_csrc.pxd"],
+        depends=["csrc/fastmlp.h", "src/fastmlp/_csrc.pxd", "src/fastmlp/_blas.pxd"],
         define_macros=macros,
         extra_compile_args=flags,
         py_limited_api=ABI3,
@@ -47,7 +47,7 @@ def extension(name: str, *sources: str) -> Extension:
 write_blas_int()
 setup(
     ext_modules=cythonize(
-        [extension("_blas"), extension("_core", "csrc/finite.c")],
+        [extension("_blas"), extension("_blas_engine"), extension("_core", "csrc/finite.c")],
         include_path=["src"],
         compiler_directives={
             "language_level": 3,

@@ -1,4 +1,4 @@
-"""The BLAS engine: every operation of the network, forward and backward, line by line.
+"""The operations of a network over BLAS, forward and backward, line by line.
 
 Matrix products go to SciPy's BLAS; everything else is a plain loop. Sizes: B rows, I inputs,
 O outputs. Pointers come in the order outputs, const inputs, sizes, scalars; all matrices are
@@ -6,23 +6,13 @@ row-major. The functions on pointers carry an underscore; those on arrays, which
 publishes, have the same name without it.
 """
 
-from cpython.pycapsule cimport PyCapsule_New
-from libc.math cimport exp, expf, isfinite, log, logf, tanh, tanhf
+from libc.math cimport exp, expf, log, logf, tanh, tanhf
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 from scipy.linalg.cython_blas cimport dgemm, sgemm
 
-from fastmlp._csrc cimport (
-    FM_ENGINE_CAPSULE, FM_FLOAT32, FM_LOGISTIC, FM_RELU, FM_SOFTMAX_CROSS_ENTROPY, FM_TANH,
-    fm_engine, fm_net, fm_rule, fm_run,
-)
-
 include "_blas_int.pxi"
-
-ctypedef fused floating:
-    float
-    double
 
 # The largest size that a dimension handed to BLAS may have.
 MAX_DIMENSION = (<object>1 << (8 * sizeof(blas_int) - 1)) - 1
@@ -31,16 +21,16 @@ MAX_DIMENSION = (<object>1 << (8 * sizeof(blas_int) - 1)) - 1
 # -- products ------------------------------------------------------------------------------------
 
 cdef inline void _gemm(floating *C, const floating *A, const floating *B, ptrdiff_t M, ptrdiff_t N,
-                       ptrdiff_t K, char trans_a, char trans_b, floating beta) noexcept nogil:
-    # C (M, N) = op(A) (M, K) op(B) (K, N) + beta C, all row-major.
+                       ptrdiff_t K, char trans_a, char trans_b, floating alpha,
+                       floating beta) noexcept nogil:
+    # C (M, N) = alpha op(A) (M, K) op(B) (K, N) + beta C, all row-major.
     # BLAS is column-major, so it is asked for the transpose: C^T = op(B)^T op(A)^T.
     cdef blas_int m = <blas_int>M, n = <blas_int>N, k = <blas_int>K
     cdef blas_int lda = <blas_int>(K if trans_a == c'N' else M)
     cdef blas_int ldb = <blas_int>(N if trans_b == c'N' else K)
-    cdef floating alpha = 1
     if M == 0 or N == 0:
         return
-    if K == 0:
+    if K == 0:  # only in the public kernels, where beta is 0 or 1
         if beta == 0:
             memset(C, 0, M * N * sizeof(floating))
         return
@@ -58,23 +48,26 @@ cdef void _linear_forward(floating *Y, const floating *X, const floating *W, con
     cdef ptrdiff_t row
     for row in range(B):
         memcpy(Y + row * O, b, O * sizeof(floating))
-    _gemm(Y, X, W, B, O, I, c'N', c'N', <floating>1)
+    _gemm(Y, X, W, B, O, I, c'N', c'N', <floating>1, <floating>1)
 
 
 cdef void _linear_backward(floating *dX, floating *dW, floating *db, const floating *dY,
                            const floating *X, const floating *W, ptrdiff_t B, ptrdiff_t I,
-                           ptrdiff_t O) noexcept nogil:
+                           ptrdiff_t O, floating alpha, floating beta) noexcept nogil:
+    # The gradients proper have alpha = 1 and beta = 0; a step of SGD accumulates them in the
+    # velocity, with alpha = -learning_rate and beta = momentum.
     cdef ptrdiff_t row, o
-    # dW (I, O) = X^T (I, B) dY (B, O)
-    _gemm(dW, X, dY, I, O, B, c'T', c'N', <floating>0)
-    # db (O,) = sum of the rows of dY
-    memset(db, 0, O * sizeof(floating))
+    # dW (I, O) = alpha X^T (I, B) dY (B, O) + beta dW
+    _gemm(dW, X, dY, I, O, B, c'T', c'N', alpha, beta)
+    # db (O,) = alpha (sum of the rows of dY) + beta db
+    for o in range(O):
+        db[o] = 0 if beta == 0 else beta * db[o]
     for row in range(B):
         for o in range(O):
-            db[o] += dY[row * O + o]
+            db[o] += alpha * dY[row * O + o]
     # dX (B, I) = dY (B, O) W^T (O, I); the first layer has no use for it
     if dX != NULL:
-        _gemm(dX, dY, W, B, I, O, c'N', c'T', <floating>0)
+        _gemm(dX, dY, W, B, I, O, c'N', c'T', <floating>1, <floating>0)
 
 
 # -- activations, each derivative taken from the output A ----------------------------------------
@@ -82,16 +75,20 @@ cdef void _linear_backward(floating *dX, floating *dW, floating *db, const float
 cdef void _relu_forward(floating *A, const floating *Z, ptrdiff_t n) noexcept nogil:
     # A = max(Z, 0); the comparison lets NaN through
     cdef ptrdiff_t i
+    cdef floating z
     for i in range(n):
-        A[i] = 0 if Z[i] <= 0 else Z[i]
+        z = Z[i]
+        A[i] = 0 if z <= 0 else z
 
 
 cdef void _relu_backward(floating *dZ, const floating *dA, const floating *A,
                          ptrdiff_t n) noexcept nogil:
-    # dZ = dA where A > 0, else 0
+    # dZ = dA where A > 0, else 0; dA is read either way, so that no branch is needed
     cdef ptrdiff_t i
+    cdef floating derivative
     for i in range(n):
-        dZ[i] = 0 if A[i] <= 0 else dA[i]
+        derivative = dA[i]
+        dZ[i] = 0 if A[i] <= 0 else derivative
 
 
 cdef void _tanh_forward(floating *A, const floating *Z, ptrdiff_t n) noexcept nogil:
@@ -215,189 +212,6 @@ cdef void _sgd_update(floating *W, floating *v, const floating *dW, ptrdiff_t n,
             W[i] += v[i]
 
 
-# -- the engine: a whole network -----------------------------------------------------------------
-#
-# Workspace: the targets of the batch, then, of type floating, A_0 | A_1 | ... | A_L | dA | dA',
-# each max_rows rows of its width. dA and dA' hold the errors of a layer's output and input in
-# turn and are as wide as the widest layer.
-
-cdef inline size_t _itemsize(const fm_net *net) noexcept nogil:
-    return sizeof(float) if net.dtype == FM_FLOAT32 else sizeof(double)
-
-
-cdef size_t _target_bytes(const fm_net *net) noexcept nogil:
-    # of one row
-    if net.loss == FM_SOFTMAX_CROSS_ENTROPY:
-        return sizeof(int64_t)
-    return net.sizes[net.n_layers] * _itemsize(net)
-
-
-cdef ptrdiff_t _widest(const fm_net *net) noexcept nogil:
-    cdef ptrdiff_t l, widest = 0
-    for l in range(net.n_layers + 1):
-        widest = max(widest, net.sizes[l])
-    return widest
-
-
-cdef size_t _workspace_bytes(const fm_net *net, ptrdiff_t max_rows) noexcept nogil:
-    cdef ptrdiff_t l, width = 2 * _widest(net)
-    for l in range(net.n_layers + 1):
-        width += net.sizes[l]
-    return max_rows * (_target_bytes(net) + width * _itemsize(net))
-
-
-cdef void _gather(char *out, const char *data, const ptrdiff_t *rows, ptrdiff_t B,
-                  size_t row_bytes) noexcept nogil:
-    # out = data[rows]
-    cdef ptrdiff_t i
-    for i in range(B):
-        memcpy(out + i * row_bytes, data + rows[i] * row_bytes, row_bytes)
-
-
-cdef void _activation_forward(floating *A, ptrdiff_t n, int activation) noexcept nogil:
-    if activation == FM_RELU:
-        _relu_forward(A, A, n)
-    elif activation == FM_TANH:
-        _tanh_forward(A, A, n)
-    elif activation == FM_LOGISTIC:
-        _logistic_forward(A, A, n)
-
-
-cdef void _activation_backward(floating *dA, const floating *A, ptrdiff_t n,
-                               int activation) noexcept nogil:
-    if activation == FM_RELU:
-        _relu_backward(dA, dA, A, n)
-    elif activation == FM_TANH:
-        _tanh_backward(dA, dA, A, n)
-    elif activation == FM_LOGISTIC:
-        _logistic_backward(dA, dA, A, n)
-
-
-cdef floating *_forward(fm_run *run, const floating *A, floating *A_next, const floating *W,
-                        ptrdiff_t B) noexcept nogil:
-    # The layers in turn, from A = A_0 into A_next = A_1 and on; returns A_L.
-    cdef const fm_net *net = &run.net
-    cdef ptrdiff_t l, I, O
-    for l in range(net.n_layers):
-        I, O = net.sizes[l], net.sizes[l + 1]
-        _linear_forward(A_next, A, W, W + I * O, B, I, O)
-        if l < net.n_layers - 1:
-            _activation_forward(A_next, B * O, net.activation)
-        A = A_next
-        A_next += run.max_rows * O
-        W += I * O + O
-    return <floating *>A
-
-
-cdef double _loss(fm_run *run, floating *dZ, floating *Z, const void *y,
-                  ptrdiff_t B) noexcept nogil:
-    # dZ of the mean loss over B rows; returns the sum. dZ may be Z.
-    cdef ptrdiff_t O = run.net.sizes[run.net.n_layers]
-    cdef double loss
-    if run.net.loss == FM_SOFTMAX_CROSS_ENTROPY:
-        loss = _softmax_cross_entropy_forward(dZ, Z, <const int64_t *>y, B, O)
-        _softmax_cross_entropy_backward(dZ, dZ, <const int64_t *>y, B, O)
-        return loss
-    return _squared_error(dZ, Z, <const floating *>y, B, O)
-
-
-cdef double _gradients(fm_run *run, floating *A_0, floating *W, floating *dW,
-                       const ptrdiff_t *rows, ptrdiff_t B) noexcept nogil:
-    cdef const fm_net *net = &run.net
-    cdef ptrdiff_t L = net.n_layers, max_rows = run.max_rows, l, I, O
-    cdef const floating *X = <const floating *>run.X
-    cdef const void *y = run.y
-    cdef floating *A = A_0
-    cdef floating *dZ
-    cdef floating *dA
-    cdef floating *dA_next
-    cdef double loss
-
-    if rows != NULL:
-        _gather(<char *>A_0, <const char *>X, rows, B, net.sizes[0] * sizeof(floating))
-        _gather(<char *>run.workspace, <const char *>y, rows, B, _target_bytes(net))
-        X, y = A_0, run.workspace
-
-    dZ = _forward(run, X, A_0 + max_rows * net.sizes[0], W, B)
-    loss = _loss(run, dZ, dZ, y, B)
-
-    # walk to the end of the network, then back through the layers
-    for l in range(L):
-        A += max_rows * net.sizes[l]
-        W += (net.sizes[l] + 1) * net.sizes[l + 1]
-        dW += (net.sizes[l] + 1) * net.sizes[l + 1]
-    dA = A + max_rows * net.sizes[L]
-    dA_next = dA + max_rows * _widest(net)
-    for l in range(L - 1, -1, -1):
-        I, O = net.sizes[l], net.sizes[l + 1]
-        A -= max_rows * I
-        W -= (I + 1) * O
-        dW -= (I + 1) * O
-        if l == 0:
-            _linear_backward(<floating *>NULL, dW, dW + I * O, dZ, X, W, B, I, O)
-        else:
-            _linear_backward(dA, dW, dW + I * O, dZ, <const floating *>A, W, B, I, O)
-            _activation_backward(dA, A, B * I, net.activation)
-        dZ, dA, dA_next = dA, dA_next, dA
-    return loss
-
-
-cdef void _update(fm_run *run, floating *W, floating *v, floating *dW) noexcept nogil:
-    cdef const fm_rule *rule = &run.rule
-    cdef ptrdiff_t l, n, O
-    for l in range(run.net.n_layers):
-        O = run.net.sizes[l + 1]
-        n = run.net.sizes[l] * O
-        _sgd_update(W, v, dW, n, rule.learning_rate, rule.momentum, rule.nesterov,
-                    rule.weight_decay)
-        _sgd_update(W + n, v + n, dW + n, O, rule.learning_rate, rule.momentum, rule.nesterov, 0)
-        W += n + O
-        v += n + O
-        dW += n + O
-
-
-# -- the engine's functions behind csrc/fastmlp.h, which know the dtype only at run time ----------
-
-cdef inline char *_first_activation(fm_run *run) noexcept nogil:
-    return <char *>run.workspace + run.max_rows * _target_bytes(&run.net)
-
-
-cdef void _engine_forward(fm_run *run, void *out, const void *X, ptrdiff_t B) noexcept nogil:
-    cdef char *A_0 = _first_activation(run)
-    cdef void *A_L
-    if run.net.dtype == FM_FLOAT32:
-        A_L = _forward(run, <const float *>X, <float *>A_0, <const float *>run.params, B)
-    else:
-        A_L = _forward(run, <const double *>X, <double *>A_0, <const double *>run.params, B)
-    memcpy(out, A_L, B * run.net.sizes[run.net.n_layers] * _itemsize(&run.net))
-
-
-cdef double _engine_gradients(fm_run *run, const ptrdiff_t *rows, ptrdiff_t B) noexcept nogil:
-    cdef char *A_0 = _first_activation(run)
-    if run.net.dtype == FM_FLOAT32:
-        return _gradients(run, <float *>A_0, <float *>run.params, <float *>run.gradients, rows, B)
-    return _gradients(run, <double *>A_0, <double *>run.params, <double *>run.gradients, rows, B)
-
-
-cdef double _engine_step(fm_run *run, const ptrdiff_t *rows, ptrdiff_t B) noexcept nogil:
-    cdef double loss = _engine_gradients(run, rows, B)
-    if isfinite(loss):
-        if run.net.dtype == FM_FLOAT32:
-            _update(run, <float *>run.params, <float *>run.velocity, <float *>run.gradients)
-        else:
-            _update(run, <double *>run.params, <double *>run.velocity, <double *>run.gradients)
-    return loss
-
-
-cdef fm_engine _engine
-_engine.name = "blas"
-_engine.workspace_bytes = _workspace_bytes
-_engine.forward = _engine_forward
-_engine.gradients = _engine_gradients
-_engine.step = _engine_step
-engine = PyCapsule_New(&_engine, FM_ENGINE_CAPSULE, NULL)
-
-
 # -- the operations on arrays; `kernels` documents them and checks their arguments ----------------
 
 def linear_forward(floating[:, ::1] Y, const floating[:, ::1] X, const floating[:, ::1] W,
@@ -411,7 +225,7 @@ def linear_backward(floating[:, ::1] dX, floating[:, ::1] dW, floating[::1] db,
                     const floating[:, ::1] W):
     with nogil:
         _linear_backward(&dX[0, 0], &dW[0, 0], &db[0], &dY[0, 0], &X[0, 0], &W[0, 0],
-                         X.shape[0], W.shape[0], W.shape[1])
+                         X.shape[0], W.shape[0], W.shape[1], 1, 0)
 
 
 def relu_forward(floating[::1] A, const floating[::1] Z):

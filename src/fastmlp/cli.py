@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--test-fraction", type=float, default=0.2, metavar="F",
                        help="share of the rows held out for the test (0.2)")  # fmt: skip
     train.add_argument("--scale", nargs="?", const="standard", choices=SCALINGS,
-                       help="how to scale the inputs (range for images, standard for tables)")  # fmt: skip
+                       help="of the inputs (range for images, standard for tables)")  # fmt: skip
     train.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (0)")
     train.add_argument("--out", metavar="FILE", help="where the model goes (.safetensors)")
     train.add_argument("--json", action="store_true", help="print one JSON object, no bar")
@@ -85,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--data", required=True, metavar="FILE", help=DATA_HELP)
     predict.add_argument("--out", metavar="FILE", help="a .csv to write (standard output)")
 
-    info = commands.add_parser("info", help="say what this machine gets, or what a model is")
+    info = commands.add_parser(
+        "info", help="say what this machine gets, or what a model is", allow_abbrev=False
+    )
     info.set_defaults(run=_info)
     info.add_argument("model", nargs="?", metavar="MODEL", help="a model file to describe")
     info.add_argument("--json", action="store_true", help="print one JSON object")
@@ -104,6 +106,7 @@ def _widths(text: str) -> tuple[int, ...]:
 
 def _train(arguments: argparse.Namespace) -> None:
     X, y, features, scaling = _training_data(arguments.data, arguments.target, arguments.labels)
+    X = _matrix(X, arguments.data)
     numbers, labels = encode_labels(y)
     if len(numbers) != len(X):
         raise ValueError(f"{arguments.data} has {len(X)} rows, its labels are {len(numbers)}")
@@ -121,7 +124,6 @@ def _train(arguments: argparse.Namespace) -> None:
     test, rest = order[:n_test], order[n_test:]
     if not len(rest):
         raise ValueError(f"{arguments.data} has {len(X)} rows: none are left to train on")
-    X = _matrix(X, arguments.data)
     preprocessing = Preprocessing.learn(X[rest], labels, features, arguments.scale or scaling)
     X = preprocessing.apply(X)
 
@@ -179,9 +181,7 @@ def _result_table(result: dict[str, Any], n_test: int) -> str:
 def _predict(arguments: argparse.Namespace) -> None:
     model = MLP.load(arguments.model)
     try:
-        preprocessing = Preprocessing.from_metadata(
-            model.metadata, model.sizes[0], model.sizes[-1]
-        )
+        preprocessing = Preprocessing.from_metadata(model.metadata, model.sizes[0], model.sizes[-1])
     except ValueError as error:
         raise persist.not_a_model(arguments.model, str(error)) from None
     X = _matrix(_features(arguments.data, preprocessing.features), arguments.data)
@@ -190,13 +190,14 @@ def _predict(arguments: argparse.Namespace) -> None:
             f"{arguments.data} has {X.shape[1]} features, {arguments.model} expects "
             f"{model.sizes[0]}"
         )
-    P = model.predict_proba(preprocessing.apply(X))
+    X = preprocessing.apply(X)
+    P, numbers = model.predict_proba(X), model.predict(X)
     digits = 9 if model.dtype == "float32" else 17  # enough to give the number back exactly
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["label", *(f"probability_{label}" for label in preprocessing.labels)])
-    for row in P:
-        writer.writerow([preprocessing.labels[row.argmax()], *(f"{p:.{digits}g}" for p in row)])
+    for number, row in zip(numbers, P, strict=True):
+        writer.writerow([preprocessing.labels[number], *(f"{p:.{digits}g}" for p in row)])
     if arguments.out is None:
         sys.stdout.write(text.getvalue())
         return

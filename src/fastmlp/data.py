@@ -4,17 +4,18 @@ Every reader refuses what it cannot read with a `FileFormatError` that names the
 place.
 """
 
+import contextlib
 import csv
 import gzip
 import math
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,10 +91,12 @@ def read_csv(
     ------
     FileNotFoundError
     FileFormatError
-        An unknown or repeated column, a row of another length, an empty cell, a cell that is no
-        finite number: with the line of the file and the name of the column.
+        An unknown, repeated or nameless column, a row of another length, an empty cell, a cell
+        that is no finite number: with the line of the file, where the row starts, and the name
+        of the column.
     """
     path = _existing(path)
+    line = 1  # where the row read next starts; quoted cells may span lines
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
@@ -101,15 +104,16 @@ def read_csv(
             names, picks, at_target = _columns(path, header, target, columns)
             cells: list[list[float]] = []
             targets: list[str] = []
+            line = reader.line_num + 1
             for row in reader:
+                place = f"{path}, line {line}"
+                line = reader.line_num + 1
                 if not row:
                     continue
                 if len(row) != len(header):
                     raise FileFormatError(
-                        f"{path}, line {reader.line_num}: {len(row)} cells where the header "
-                        f"names {len(header)} columns"
+                        f"{place}: {len(row)} cells where the header names {len(header)} columns"
                     )
-                place = f"{path}, line {reader.line_num}"
                 cells.append([_number(row[i], place, header[i]) for i in picks])
                 if at_target is not None:
                     label = row[at_target].strip()
@@ -117,9 +121,10 @@ def read_csv(
                         raise FileFormatError(f"{place}, column {target!r}: the cell is empty")
                     targets.append(label)
     except UnicodeDecodeError as error:
-        raise FileFormatError(f"{path} is not UTF-8 text: {error.reason}") from None
+        place = f"{path}, line {_first_not_utf8(path)}"
+        raise FileFormatError(f"{place}: not UTF-8 text: {error.reason}") from None
     except csv.Error as error:
-        raise FileFormatError(f"{path}, line {reader.line_num}: {error}") from None
+        raise FileFormatError(f"{path}, line {line}: {error}") from None
     if not cells:
         raise FileFormatError(f"{path} has no rows below its header")
     return Table(names, np.array(cells), targets if at_target is not None else None)
@@ -129,11 +134,13 @@ def _columns(
     path: Path, header: list[str], target: str | None, columns: Sequence[str] | None
 ) -> tuple[list[str], list[int], int | None]:
     """Return the feature columns, their places in the header, and the target's place."""
-    if not any(header):
-        raise FileFormatError(f"{path} has no header line")
+    if not any(header) or _looks_like_data(header):
+        raise FileFormatError(f"{path}, line 1: no header that names the columns")
+    if "" in header:
+        raise FileFormatError(f"{path}, line 1: column {header.index('') + 1} has no name")
     repeated = {name for name in header if header.count(name) > 1}
     if repeated:
-        raise FileFormatError(f"{path} names the column {sorted(repeated)[0]!r} more than once")
+        raise FileFormatError(f"{path}, line 1: repeats the column {sorted(repeated)[0]!r}")
     if target is not None and target not in header:
         raise FileFormatError(f"{path} has no column {target!r}; it has {', '.join(header)}")
     names = [name for name in header if name != target] if columns is None else list(columns)
@@ -146,8 +153,29 @@ def _columns(
     return names, [header.index(name) for name in names], at_target
 
 
+def _looks_like_data(header: list[str]) -> bool:
+    """Return whether the names are all numbers, and not the 0, 1, 2... that pandas gives."""
+    try:
+        numbers = [float(name) for name in header]
+    except ValueError:
+        return False
+    return len(set(numbers)) < len(numbers) or not all(name.isdecimal() for name in header)
+
+
+def _first_not_utf8(path: Path) -> int:
+    with path.open("rb") as file:
+        for line, text in enumerate(file, 1):
+            try:
+                text.decode()
+            except UnicodeDecodeError:
+                return line
+    raise AssertionError("a file with an error has a line with it")
+
+
 def _number(cell: str, place: str, column: str) -> float:
     try:
+        if "_" in cell:  # Python takes 1_000 for a number
+            raise ValueError
         value = float(cell)
     except ValueError:
         what = f"{cell!r} is not a number" if cell.strip() else "the cell is empty"
@@ -167,13 +195,14 @@ def read_npz(path: PathLike) -> tuple[Array, Array | None]:
         Not an archive, damaged, without an array named X, or holding Python objects.
     """
     path = _existing(path)
-    with _numpy_errors(path), np.load(path, allow_pickle=False) as archive:
+    with _numpy_file(path) as file:
+        archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise FileFormatError(f"{path} is one array, not an archive; name it .npy")
         if "X" not in archive:
             held = ", ".join(archive.files) or "nothing"
             raise FileFormatError(f"{path} has no array named X; it holds {held}")
-        return archive["X"], archive["y"] if "y" in archive else None
+        return archive["X"], archive.get("y")
 
 
 def read_npy(path: PathLike) -> Array:
@@ -184,30 +213,27 @@ def read_npy(path: PathLike) -> Array:
     FileNotFoundError, FileFormatError
     """
     path = _existing(path)
-    with _numpy_errors(path):
-        array = np.load(path, allow_pickle=False)
+    with _numpy_file(path) as file:
+        array = np.load(file, allow_pickle=False)
         if not isinstance(array, np.ndarray):
             raise FileFormatError(f"{path} is an archive of arrays, not one; name it .npz")
         return array
 
 
-class _numpy_errors:  # noqa: N801  (used like a function)
-    """Context in which what NumPy says of a damaged file becomes a FileFormatError."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        import zipfile
-
-        named = isinstance(error, FileFormatError)
-        damage = (ValueError, EOFError, KeyError, OSError, zipfile.BadZipFile, zlib.error,
-                  NotImplementedError, RuntimeError, SyntaxError)  # fmt: skip
-        if error is not None and not named and isinstance(error, damage):
-            raise FileFormatError(f"{self.path} cannot be read as NumPy data: {error}") from None
+@contextlib.contextmanager
+def _numpy_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for NumPy, and turn what it raises over damage into a FileFormatError."""
+    with path.open("rb") as file:
+        start = file.read(6)
+        if start != b"\x93NUMPY" and start[:2] != b"PK":
+            raise FileFormatError(f"{path} is not a NumPy file: {_starts_with(start)}")
+        file.seek(0)
+        try:
+            yield file
+        except FileFormatError:
+            raise
+        except Exception as error:  # a dozen kinds, MemoryError for sizes that cannot be true
+            raise FileFormatError(f"{path} cannot be read as NumPy data: {error}") from None
 
 
 def read_idx(path: PathLike) -> Array:
@@ -231,9 +257,7 @@ def read_idx(path: PathLike) -> Array:
         except (EOFError, OSError, zlib.error) as error:
             raise FileFormatError(f"{path} is damaged: {error}") from None
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in IDX_TYPES or data[3] == 0:
-        raise FileFormatError(
-            f"{path} is not an IDX file: it starts with {data[:4].hex(' ') or 'nothing'}"
-        )
+        raise FileFormatError(f"{path} is not an IDX file: {_starts_with(data[:4])}")
     dtype, n_dims = np.dtype(IDX_TYPES[data[2]]), data[3]
     start = 4 + 4 * n_dims
     if len(data) < start:
@@ -247,7 +271,16 @@ def read_idx(path: PathLike) -> Array:
             f"{path} {problem}: its header promises {sizes} values, {expected} bytes in all, "
             f"and it has {len(data)}"
         )
-    return np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+    array = np.frombuffer(data, dtype, offset=start)
+    try:
+        array = array.reshape(shape)
+    except ValueError as error:  # more dimensions than NumPy has, or 0 times too much
+        raise FileFormatError(f"{path}: {error}") from None
+    return array.astype(dtype.newbyteorder("="))
+
+
+def _starts_with(data: bytes) -> str:
+    return f"it starts with {data.hex(' ')}" if data else "it is empty"
 
 
 def _existing(path: PathLike) -> Path:

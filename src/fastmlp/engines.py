@@ -26,14 +26,14 @@ def load(name: str, largest: int) -> object:
     The BLAS engine brings SciPy's BLAS with it, which takes a tenth of a second to import:
     that happens here, not when fastmlp is imported.
     """
-    from fastmlp import _blas
+    from fastmlp import _blas, _blas_engine
 
     if largest > _blas.MAX_DIMENSION:
         raise ValueError(
             f"a size of {largest} is more than the BLAS of this SciPy can take "
             f"({_blas.MAX_DIMENSION})"
         )
-    return _blas.engine
+    return _blas_engine.engine
 
 
 @functools.cache

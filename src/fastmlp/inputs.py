@@ -36,7 +36,7 @@ def as_features(X: ArrayLike, dtype: str, n_features: int, name: str = "X") -> A
 
 def as_labels(y: ArrayLike, n_samples: int, n_classes: int, name: str = "y") -> Array:
     """Return y as int64 (n_samples,), every class number in 0..n_classes - 1."""
-    array = np.asarray(y)
+    array = _array(y, name)
     if array.dtype.kind not in "biu":
         raise TypeError(
             f"{name} has dtype {array.dtype}, expected integers: the class numbers "
@@ -85,30 +85,41 @@ def as_real(value: Any, name: str, least: float, below: float = np.inf) -> float
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} is {value!r}, expected a number") from None
+    except OverflowError:
+        number = np.inf
     if not least <= number < below:
         upper = "" if below == np.inf else f" and below {below:g}"
-        raise ValueError(f"{name} is {value}, expected a finite number of at least {least:g}{upper}")
+        raise ValueError(
+            f"{name} is {number:g}, expected a finite number of at least {least:g}{upper}"
+        )
     return number
 
 
-def _numbers(value: ArrayLike, name: str) -> Array:
+def _array(value: ArrayLike, name: str) -> Array:
     if hasattr(value, "toarray"):
         raise TypeError(f"{name} is sparse ({type(value).__name__}); use {name}.toarray()")
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise ValueError(f"{name} is a masked array with masked entries; fill or drop them first")
     try:
-        array = np.asarray(value)
-        if array.dtype.kind == "O":
-            array = array.astype(np.float64)
+        return np.asarray(value)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} is not an array of numbers: {error}") from None
+
+
+def _numbers(value: ArrayLike, name: str) -> Array:
+    array = _array(value, name)
+    if array.dtype.kind == "O":
+        try:
+            array = array.astype(np.float64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise TypeError(f"{name} is not an array of numbers: {error}") from None
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} has dtype {array.dtype}, expected real numbers")
     return array
 
 
 def _finite(array: Array, dtype: str, name: str) -> Array:
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):  # what the conversion loses is found below
         converted = np.require(array, dtype, ["C", "A"])
     first = first_nonfinite(converted.ravel())
     if first >= 0:

@@ -238,9 +238,7 @@ def softmax_cross_entropy_backward(
     return dZ
 
 
-def squared_error(
-    Z: ArrayLike, T: ArrayLike, *, out: Array | None = None
-) -> tuple[float, Array]:
+def squared_error(Z: ArrayLike, T: ArrayLike, *, out: Array | None = None) -> tuple[float, Array]:
     """Return the mean over the rows of ½ |Z - T|², and its derivative dZ = (Z - T) / B.
 
     Parameters
@@ -356,7 +354,11 @@ def _not_empty(name: str, array: Array) -> None:
 
 
 def _out(
-    out: Array | None, name: str, shape: tuple[int, ...], *apart: Array, same: tuple[Array, ...] = ()
+    out: Array | None,
+    name: str,
+    shape: tuple[int, ...],
+    *apart: Array,
+    same: tuple[Array, ...] = (),
 ) -> Array:
     """Return `out`, checked, or a new array.
 

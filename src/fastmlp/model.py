@@ -1,5 +1,6 @@
 """MLP: a multilayer perceptron as its parameters, with inference and gradients."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -77,10 +78,8 @@ class MLP:
         self.sizes = tuple(as_int(n, f"sizes[{i}]", 1) for i, n in enumerate(sizes))
         self.activation = _choice(activation, "activation", ACTIVATIONS)
         self.loss_name = _choice(loss, "loss", LOSSES)
-        try:
+        with contextlib.suppress(TypeError):  # what is no dtype is named by the next line
             dtype = np.dtype(dtype).name
-        except TypeError:
-            pass  # named by the check below
         self.dtype = _choice(dtype, "dtype", DTYPES)
         self.metadata: dict[str, Any] = {}
 
@@ -161,7 +160,9 @@ class MLP:
         ndarray (n_samples, n_out) of `dtype`, rows adding up to 1
         """
         if not self.classifies:
-            raise TypeError(f"predict_proba needs a classifier; this model's loss is {self.loss_name}")
+            raise TypeError(
+                f"predict_proba needs a classifier; this model's loss is {self.loss_name}"
+            )
         Z = self.forward(X)
         np.exp(Z - Z.max(axis=1, keepdims=True), out=Z)
         Z /= Z.sum(axis=1, keepdims=True)

@@ -58,7 +58,9 @@ def check_writable(path: Path_) -> Path:
         raise IsADirectoryError(f"cannot write {path}: it is a folder")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: there is no folder {target.parent}")
-    if not os.access(target if target.exists() else target.parent, os.W_OK):
+    if target.exists() and not target.is_file():
+        raise OSError(f"cannot write {path}: it is not a regular file")
+    if not all(os.access(place, os.W_OK) for place in (target, target.parent) if place.exists()):
         raise PermissionError(f"cannot write {path}: permission denied")
     return target
 
@@ -78,7 +80,7 @@ def save(path: Path_, tensors: Mapping[str, NDArray[Any]], description: dict[str
 
     try:
         text = json.dumps({"version": VERSION, **description}, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"the model's metadata cannot be written as JSON: {error}") from None
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     metadata = {KEY: f"{_checksum(text, tensors)} {text}"}

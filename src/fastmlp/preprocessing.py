@@ -47,20 +47,26 @@ class Preprocessing:
         together to 0..1 (for pixels, which share a unit), ``none`` changes nothing. A constant
         feature is shifted only.
         """
-        shift, scale = np.zeros(1), np.ones(1)
-        if scaling == "standard":
-            shift, scale = X.mean(axis=0), X.std(axis=0)
-        elif scaling == "range":
-            shift, scale = X.min(keepdims=True)[0][:1], np.ptp(X, keepdims=True)[0][:1]
-        elif scaling != "none":
+        if scaling not in SCALINGS:
             raise ValueError(f"scaling is {scaling!r}, expected one of {', '.join(SCALINGS)}")
+        shift, scale = np.zeros(1), np.ones(1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if scaling == "standard":
+                # The deviation of a constant is a rounding error, not always 0.
+                constant = X.min(axis=0) == X.max(axis=0)
+                shift, scale = X.mean(axis=0), np.where(constant, 0, X.std(axis=0))
+            elif scaling == "range":
+                shift, scale = X.min(keepdims=True)[0][:1], np.ptp(X, keepdims=True)[0][:1]
         scale = np.where(scale == 0, 1, scale)
+        if not (np.isfinite(shift).all() and np.isfinite(scale).all()):
+            raise ValueError(f"the data holds numbers too large for {scaling} scaling")
         names = None if features is None else list(features)
         return cls(list(labels), names, shift.tolist(), scale.tolist())
 
     def apply(self, X: Array) -> Array:
         """Return X scaled, as float64."""
-        scaled: Array = (X - np.array(self.shift)) / np.array(self.scale)
+        with np.errstate(over="ignore"):
+            scaled: Array = (X - np.array(self.shift)) / np.array(self.scale)
         return scaled
 
     def to_metadata(self) -> dict[str, Any]:
@@ -93,7 +99,8 @@ class Preprocessing:
 def encode_labels(values: ArrayLike) -> tuple[Array, list[str]]:
     """Return class numbers and class names for a column of labels.
 
-    Classes are in numerical order where all labels are integers, else in that of their names.
+    Classes are in numerical order where all labels are integers, else in that of their names;
+    "01" is a name, not the integer 1.
 
     Examples
     --------
@@ -105,18 +112,28 @@ def encode_labels(values: ArrayLike) -> tuple[Array, list[str]]:
         raise ValueError(f"the labels have shape {array.shape}, expected one a row")
     if array.dtype.kind not in "biufUS":
         raise ValueError(f"the labels have dtype {array.dtype}, expected integers or text")
-    if array.dtype.kind == "f" and (array != np.round(array)).any():
-        row = int(np.flatnonzero(array != np.round(array))[0])
-        raise ValueError(f"the label of row {row} is {array[row]}, expected integers or text")
+    if array.dtype.kind == "f":
+        wrong = np.flatnonzero((array != np.round(array)) | (np.abs(array) > 2**53))
+        if wrong.size:
+            row = int(wrong[0])
+            raise ValueError(f"the label of row {row} is {array[row]}, expected integers or text")
     if array.dtype.kind in "bf":
         array = array.astype(np.int64)
-    if array.dtype.kind == "U":
-        try:
-            array = np.array([int(text) for text in array.tolist()])
-        except ValueError:
-            pass  # names, not numbers
-    classes, numbers = np.unique(array, return_inverse=True)
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8")
+    names = [str(label) for label in array.tolist()]
+    classes = sorted(set(names))
+    if all(map(_is_integer, classes)):
+        classes.sort(key=int)
     if len(classes) < 2:
-        raise ValueError(f"the labels are all {classes.tolist()[0]!r}: there is nothing to learn"
-                         if len(classes) else "there are no labels")  # fmt: skip
-    return numbers.astype(np.int64), [str(name) for name in classes.tolist()]
+        raise ValueError(f"the labels are all {classes[0]!r}: there is nothing to learn"
+                         if classes else "there are no labels")  # fmt: skip
+    number = {name: i for i, name in enumerate(classes)}
+    return np.array([number[name] for name in names], np.int64), classes
+
+
+def _is_integer(text: str) -> bool:
+    try:
+        return str(int(text)) == text
+    except ValueError:
+        return False

@@ -1,0 +1,309 @@
+"""The embedded digits, and readers that take good files and name what is wrong with bad ones."""
+
+import gzip
+import io
+import re
+import struct
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+
+import fastmlp
+from fastmlp import data
+
+READERS = [data.read_csv, data.read_npz, data.read_npy, data.read_idx]
+
+
+def refused(path, reader, what, **arguments):
+    """Check that `reader` refuses the file, naming it and then what matches `what`."""
+    with pytest.raises(fastmlp.FileFormatError) as caught:
+        reader(path, **arguments)
+    message = str(caught.value)
+    assert message.startswith(str(path)) and re.search(what, message[len(str(path)) :]), message
+
+
+def flipped_bits(content):
+    for i in range(8 * len(content)):
+        changed = bytearray(content)
+        changed[i // 8] ^= 1 << i % 8
+        yield bytes(changed)
+
+
+def test_digits():
+    X, y = data.load_digits()
+    assert X.shape == (1797, 64) and X.dtype == np.float32
+    assert y.shape == (1797,) and y.dtype == np.int64
+    assert X.min() == 0 and X.max() == 16
+    np.testing.assert_array_equal(X, np.round(X))
+    # the counts that the UCI repository states for this file, optdigits.tes
+    np.testing.assert_array_equal(
+        np.bincount(y), [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    )
+    np.testing.assert_array_equal(X[0, :8], [0, 0, 5, 13, 9, 1, 0, 0])
+    np.testing.assert_array_equal(X[-1, -8:], [0, 1, 8, 12, 14, 12, 1, 0])
+    np.testing.assert_array_equal(y[:12], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1])
+    X[0, 0] = 99  # each call gives arrays of its own
+    assert data.load_digits()[0][0, 0] == 0
+
+
+def test_digits_are_those_of_scikit_learn():
+    datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
+    for expected, actual in zip(
+        datasets.load_digits(return_X_y=True), data.load_digits(), strict=True
+    ):
+        np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_no_file(reader, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone: no such file"):
+        reader(tmp_path / "gone")
+    refused(tmp_path, reader, "is a folder")
+    (tmp_path / "empty").write_bytes(b"")
+    refused(tmp_path / "empty", reader, "empty|no header")
+
+
+GOOD_CSV = [
+    b"a,b,y\n1,2.5,red\n-3,4e2,blue\n",
+    b"a,b,y\r\n1,2.5,red\r\n-3,4e2,blue\r\n",
+    b"\xef\xbb\xbfa,b,y\n1,2.5,red\n-3,4e2,blue",
+    b'"a", b ,y\n\n1,"2.5",red\n\n -3 ,4e2," blue "\n\n\n',
+]
+
+
+@pytest.mark.parametrize("content", GOOD_CSV, ids=["plain", "crlf", "bom", "quotes and blanks"])
+def test_csv(content, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(content)
+    table = data.read_csv(str(path), target="y")
+    assert table.names == ["a", "b"] and table.target == ["red", "blue"]
+    assert table.X.dtype == np.float64
+    np.testing.assert_array_equal(table.X, [[1, 2.5], [-3, 400]])
+    some = data.read_csv(path, columns=["b", "a"])
+    assert some.names == ["b", "a"] and some.target is None
+    np.testing.assert_array_equal(some.X, [[2.5, 1], [400, -3]])
+
+
+def test_csv_numbers_are_exact(tmp_path):
+    """What NumPy writes in full comes back to the bit, under the header 0, 1, 2 of pandas."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20, 3)) * 10.0 ** rng.integers(-300, 300, (20, 3))
+    np.savetxt(tmp_path / "t.csv", X, fmt="%.17g", delimiter=",", header="0,1,2", comments="")
+    np.testing.assert_array_equal(data.read_csv(tmp_path / "t.csv").X, X)
+
+
+BAD_CSV = {
+    "unknown target": (b"a,y\n1,2\n", "no column 'z'; it has a, y", {"target": "z"}),
+    "unknown column": (b"a,y\n1,2\n", "no column 'z'; it has a, y", {"columns": ["a", "z"]}),
+    "only the target": (b"y\n1\n", "no column besides the target 'y'", {"target": "y"}),
+    "repeated column": (b"a,b,a\n1,2,3\n", "line 1: repeats the column 'a'", {}),
+    "nameless column": (b",a\n0,1\n", "line 1: column 1 has no name", {}),
+    "row too short": (b"a,b\n1,2\n1\n", "line 3: 1 cells where the header names 2", {}),
+    "row too long": (b"a,b\n1,2\n\n1,2,3\n", "line 4: 3 cells where the header names 2", {}),
+    "empty cell": (b"a,b\n1,2\n1,\n", "line 3, column 'b': the cell is empty", {}),
+    "blank cell": (b"a,b\n  ,2\n", "line 2, column 'a': the cell is empty", {}),
+    "empty label": (b"a,y\n1,r\n2, \n", "line 3, column 'y': the cell is empty", {"target": "y"}),
+    "word": (b"a,b\n1,two\n", "line 2, column 'b': 'two' is not a number", {}),
+    "underscore": (b"a,b\n1_000,2\n", "line 2, column 'a': '1_000' is not a number", {}),
+    "decimal comma": (b'a,b\n"1,5",2\n', "line 2, column 'a': '1,5' is not a number", {}),
+    "nul": (b"a,b\n1\0,2\n", "line 2, column 'a': .* is not a number", {}),
+    "nan": (b"a,b\n1,2\n3,nan\n", "line 3, column 'b': 'nan' is not finite", {}),
+    "infinity": (b"a,b\n-Inf,2\n", "line 2, column 'a': '-Inf' is not finite", {}),
+    "overflow": (b"a,b\n1e999,2\n", "line 2, column 'a': '1e999' is not finite", {}),
+    "no header": (b"5.1,3.5\n4.9,3.0\n", "line 1: no header", {}),
+    "no header, integers": (b"0,7,0\n0,9,1\n", "line 1: no header", {}),
+    "blank header": (b"\na,b\n1,2\n", "line 1: no header", {}),
+    "header only": (b"a,b\n\n", "has no rows below its header", {}),
+    "Latin-1": ("a,b\n1,2\n1,\xe9\n".encode("latin-1"), "line 3: not UTF-8 text", {}),
+    "Latin-1 header": ("é,b\n1,2\n".encode("latin-1"), "line 1: not UTF-8 text", {}),
+    "UTF-16": ("a,b\n1,2\n".encode("utf-16"), "line 1: not UTF-8 text", {}),
+    "unclosed quote": (b'a,b\n1,2\n1,"2\n1,2\n', "line 3: unexpected end of data", {}),
+    "unclosed quote in header": (b'a,"b\n1,2\n', "line 1: unexpected end of data", {}),
+    "text after quote": (b'a,b\n1,"2"3\n', "line 2: ',' expected after '\"'", {}),
+    "endless cell": (b"a,b\n1," + b"2" * 200_000 + b"\n", "line 2: field larger than", {}),
+    "after a cell of two lines": (b'a,b\n"1\n",2\n1,x\n', "line 4, column 'b': 'x' is not", {}),
+    "in a cell of two lines": (b'a,b\n1,2\n"1\n2",2\n', "line 3, column 'a': .* is not a num", {}),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CSV)
+def test_bad_csv(case, tmp_path):
+    content, what, arguments = BAD_CSV[case]
+    (tmp_path / "t.csv").write_bytes(content)
+    refused(tmp_path / "t.csv", data.read_csv, what, **arguments)
+
+
+def numpy_file(**arrays):
+    """Return the bytes of an .npz with these arrays."""
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def test_npz(tmp_path):
+    X, y = np.arange(6, dtype=np.float32).reshape(3, 2), np.array([0, 1, 0], np.int8)
+    path = tmp_path / "t.npz"
+    for save in np.savez, np.savez_compressed:
+        save(path, X=X, y=y, other=[1])
+        for expected, actual in zip((X, y), data.read_npz(str(path)), strict=True):
+            np.testing.assert_array_equal(actual, expected, strict=True)
+    np.savez(path, X=X)
+    assert data.read_npz(path)[1] is None
+
+
+def test_npy(tmp_path):
+    for array in np.arange(6, dtype=">i2").reshape(3, 2), np.array(1.5), np.array(["a", "bc"]):
+        np.save(tmp_path / "t.npy", array)
+        np.testing.assert_array_equal(data.read_npy(tmp_path / "t.npy"), array, strict=True)
+
+
+def test_npz_without_x(tmp_path):
+    path = tmp_path / "t.npz"
+    path.write_bytes(numpy_file(x=[1], y=[2]))
+    refused(path, data.read_npz, "has no array named X; it holds x, y")
+    zipfile.ZipFile(path, "w").close()
+    refused(path, data.read_npz, "cannot be read|holds nothing")
+    np.save(tmp_path / "one.npy", [1.0])
+    (tmp_path / "one.npy").rename(path)
+    refused(path, data.read_npz, "is one array, not an archive")
+    path.write_bytes(numpy_file(X=[1.0]))
+    refused(path, data.read_npy, "is an archive of arrays, not one")
+
+
+class Trap:
+    """An object whose unpickling would be noticed."""
+
+    def __reduce__(self):
+        return pytest.fail, ("a pickle was loaded",)
+
+
+@pytest.mark.parametrize("name", ["X", "y"])
+def test_pickles_are_never_loaded(name, tmp_path):
+    held = np.array([Trap()], dtype=object)
+    (tmp_path / "t.npz").write_bytes(numpy_file(**({"X": np.ones(1)} | {name: held})))
+    refused(tmp_path / "t.npz", data.read_npz, "[Oo]bject arrays cannot be loaded")
+    np.save(tmp_path / "t.npy", held, allow_pickle=True)
+    refused(tmp_path / "t.npy", data.read_npy, "[Oo]bject arrays cannot be loaded")
+    (tmp_path / "t.npy").write_bytes(held.dumps())
+    refused(tmp_path / "t.npy", data.read_npy, "is not a NumPy file: it starts with 80")
+
+
+@pytest.mark.parametrize("reader", [data.read_npz, data.read_npy])
+def test_damaged_numpy_files(reader, tmp_path):
+    """Every truncation is refused; a changed bit either is, or gives an array."""
+    path = tmp_path / "t"
+    content = numpy_file(X=np.ones((3, 2), np.float32))
+    if reader is data.read_npy:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            content = archive.read("X.npy")
+    for size in range(len(content)):
+        path.write_bytes(content[:size])
+        refused(path, reader, r"is empty|not a NumPy file|cannot be read|holds")
+    refusals = 0
+    for changed in flipped_bits(content):
+        path.write_bytes(changed)
+        try:
+            reader(path)
+        except fastmlp.FileFormatError as error:
+            assert str(error).startswith(str(path))
+            refusals += 1
+    assert refusals > 4 * len(content)
+
+
+def test_npy_that_promises_more_than_there_is(tmp_path):
+    path = tmp_path / "t.npy"
+    np.save(path, np.ones((3, 2)))
+    path.write_bytes(path.read_bytes().replace(b"(3, 2)", b"(3, 9**9)"[:6]))
+    refused(path, data.read_npy, "cannot be read as NumPy data")
+    np.save(path, np.ones((100_000_000_000_000, 0)))
+    path.write_bytes(path.read_bytes().replace(b"0, 0)", b"0, 9)"))
+    refused(path, data.read_npy, "cannot be read as NumPy data")
+
+
+IDX_CODES = {0x08: "u1", 0x09: "i1", 0x0B: "i2", 0x0C: "i4", 0x0D: "f4", 0x0E: "f8"}
+
+
+def idx(array, code):
+    """Return the bytes of an IDX file."""
+    sizes = struct.pack(f">{array.ndim}I", *array.shape)
+    return bytes([0, 0, code, array.ndim]) + sizes + array.astype(">" + IDX_CODES[code]).tobytes()
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gz"])
+@pytest.mark.parametrize("shape", [(5,), (2, 3), (2, 1, 4), (0, 3)], ids=str)
+@pytest.mark.parametrize("code", IDX_CODES)
+def test_idx(code, shape, compress, tmp_path):
+    dtype = np.dtype(IDX_CODES[code])
+    rng = np.random.default_rng(code)
+    if dtype.kind == "f":
+        array = rng.normal(size=shape).astype(dtype)
+    else:
+        limits = np.iinfo(dtype)
+        array = rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+    (tmp_path / "t").write_bytes(compress(idx(array, code)))
+    actual = data.read_idx(str(tmp_path / "t"))
+    np.testing.assert_array_equal(actual, array, strict=True)
+    assert actual.dtype.isnative and actual.flags.writeable
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gz"])
+def test_idx_cut_or_too_long(compress, tmp_path):
+    path = tmp_path / "t"
+    content = idx(np.arange(6).reshape(2, 3), 0x0C)
+    for size in range(1, len(content)):
+        path.write_bytes(compress(content[:size]))
+        refused(path, data.read_idx, "is not an IDX file|is cut short")
+    path.write_bytes(compress(content + b"\0"))
+    refused(path, data.read_idx, "is too long: its header promises 2 x 3 values, 36 bytes .* 37")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\1\0\x08\1\0\0\0\1\0",
+        b"\0\1\x08\1\0\0\0\1\0",
+        b"\0\0\x0a\1\0\0\0\1\0",
+        b"\0\0\x08\0\0",
+        b"a,b",
+    ],
+)
+def test_idx_wrong_magic(content, tmp_path):
+    (tmp_path / "t").write_bytes(content)
+    start = content[:4].hex(" ")
+    refused(tmp_path / "t", data.read_idx, f"is not an IDX file: it starts with {start}$")
+
+
+@pytest.mark.parametrize(
+    "sizes", [(2**32 - 1,), (2**32 - 1,) * 3, (1,) * 255, (0, *(2**32 - 1,) * 4)]
+)
+def test_idx_huge_promises(sizes, tmp_path):
+    path = tmp_path / "t"
+    values = b"\0" * (max(sizes) == 1)
+    path.write_bytes(
+        bytes([0, 0, 0x0E, len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes) + 8 * values
+    )
+    tracemalloc.start()
+    try:
+        refused(path, data.read_idx, "promises|dimension|too big|too large")
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_broken_gzip(tmp_path):
+    path = tmp_path / "t.gz"
+    content = gzip.compress(idx(np.arange(6), 0x0C), mtime=0)
+    for size in range(2, len(content)):
+        path.write_bytes(content[:size])
+        refused(path, data.read_idx, "is damaged")
+    expected = np.arange(6, dtype=np.int32)
+    for changed in flipped_bits(content):
+        path.write_bytes(changed)
+        try:
+            actual = data.read_idx(path)
+        except fastmlp.FileFormatError as error:
+            assert str(error).startswith(str(path))
+        else:  # a bit of the time stamp or the like
+            np.testing.assert_array_equal(actual, expected, strict=True)

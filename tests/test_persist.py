@@ -1,0 +1,344 @@
+"""Model files: what is saved comes back to the bit, what is damaged never comes back at all."""
+
+import os
+import stat
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+
+import fastmlp
+from fastmlp import MLP, persist
+
+OLD = b"what was there before"
+
+
+def content(folder):
+    """Return the names and bytes of all that lies in a folder."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def tiny_file(tmp_path):
+    MLP([2, 2, 2]).save(tmp_path / "tiny")
+    return (tmp_path / "tiny").read_bytes()
+
+
+def refused(path, what="."):
+    with pytest.raises(fastmlp.FileFormatError, match=what) as caught:
+        MLP.load(path)
+    assert str(caught.value).startswith(f"{path} is not a fastmlp model that can be read: ")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
+@pytest.mark.parametrize("activation", ["relu", "identity", "tanh", "logistic"])
+@pytest.mark.parametrize("sizes", [[1, 1], [3, 2], [2, 5, 1, 4], [1] * 14], ids=str)
+def test_round_trip(sizes, activation, loss, dtype, tmp_path):
+    model = MLP(sizes, activation=activation, loss=loss, dtype=dtype, seed=5)
+    rng = np.random.default_rng(0)
+    model.params[:] = rng.normal(size=model.n_parameters) * 10.0 ** rng.integers(-44, 30)
+    model.params[:2] = -0.0, np.finfo(dtype).smallest_subnormal
+    model.save(str(tmp_path / "m"))
+    again = MLP.load(str(tmp_path / "m"))
+    assert again.params.tobytes() == model.params.tobytes()
+    assert repr(again) == repr(model) and again.sizes == model.sizes
+    X = rng.normal(size=(7, sizes[0]))
+    assert again.forward(X).tobytes() == model.forward(X).tobytes()
+    again.weights[0][...] = 1  # writable, and views into params
+    assert again.params[0] == 1
+
+
+METADATA = [
+    {},
+    {"labels": ["größer", "小さい", "🎈", "a\nb", '"\\', "\0"], "n": [1, -2.5, 1e-300, None, True]},
+    {"": {"deep": [[[{}]]]}, "fastmlp": "x", "lone surrogate": "\ud800"},
+    {"big": 10**400, "long": "é" * 100_000},
+]
+
+
+@pytest.mark.parametrize("metadata", METADATA, ids=range(len(METADATA)))
+def test_metadata_round_trip(metadata, tmp_path):
+    model = MLP([2, 2])
+    model.metadata = metadata
+    model.save(tmp_path / "m")
+    assert MLP.load(tmp_path / "m").metadata == metadata
+
+
+def test_any_program_reads_the_tensors(tmp_path):
+    model = MLP([3, 4, 2], dtype="float64")
+    model.save(tmp_path / "m")
+    tensors = safetensors.numpy.load_file(tmp_path / "m")
+    assert sorted(tensors) == ["biases.0", "biases.1", "weights.0", "weights.1"]
+    for i in range(2):
+        np.testing.assert_array_equal(tensors[f"weights.{i}"], model.weights[i], strict=True)
+        np.testing.assert_array_equal(tensors[f"biases.{i}"], model.biases[i], strict=True)
+
+
+def test_same_model_same_bytes(tmp_path):
+    assert tiny_file(tmp_path) == tiny_file(tmp_path)
+
+
+def test_every_truncation_is_refused(tmp_path):
+    whole = tiny_file(tmp_path)
+    for size in range(len(whole)):
+        (tmp_path / "cut").write_bytes(whole[:size])
+        refused(tmp_path / "cut")
+    (tmp_path / "cut").write_bytes(whole + b"\0")
+    refused(tmp_path / "cut")
+
+
+def test_every_changed_bit_is_refused(tmp_path):
+    whole = tiny_file(tmp_path)
+    for i in range(8 * len(whole)):
+        changed = bytearray(whole)
+        changed[i // 8] ^= 1 << i % 8
+        (tmp_path / "changed").write_bytes(changed)
+        refused(tmp_path / "changed")
+
+
+def test_exchanged_tensors_are_refused(tmp_path):
+    """Two tensors of one shape that change places, as only a checksum over names finds."""
+    whole = tiny_file(tmp_path)
+    swapped = whole.replace(b"weights.0", b"weights.x").replace(b"weights.1", b"weights.0")
+    (tmp_path / "t").write_bytes(swapped.replace(b"weights.x", b"weights.1"))
+    refused(tmp_path / "t", "its checksum does not match")
+
+
+def foreign(name, dtype, size):
+    """Return a safetensors file with one tensor of any dtype."""
+    header = f'{{"{name}":{{"dtype":"{dtype}","shape":[1],"data_offsets":[0,{size}]}}}}'.encode()
+    return struct.pack("<Q", len(header)) + header + bytes(size)
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "other"
+    rng = np.random.default_rng(0)
+    for other in [OLD, b"\x93NUMPY", *(rng.bytes(n) for n in (1, 8, 9, 1000, 100_000))]:
+        path.write_bytes(other)
+        refused(path)
+    path.write_bytes(struct.pack("<Q", 2**62) + b"{}")
+    refused(path)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        safetensors.numpy.save({"weights.0": np.ones((2, 2))}),
+        safetensors.numpy.save({"weights.0": np.ones((2, 2))}, metadata={"format": "pt"}),
+        safetensors.numpy.save({}),
+        foreign("x", "BF16", 2),
+        foreign("x", "F8_E4M3", 1),
+    ],
+    ids=["plain", "metadata", "empty", "bfloat16", "float8"],
+)
+def test_safetensors_of_another_program(other, tmp_path):
+    (tmp_path / "other").write_bytes(other)
+    safetensors.deserialize(other)  # it is a valid file
+    refused(tmp_path / "other", "of another program|tensors fastmlp cannot read")
+
+
+def parts(**changes):
+    """Return tensors and description of a good [2, 2] model, changed."""
+    description = {
+        "sizes": [2, 2],
+        "activation": "relu",
+        "loss": "squared_error",
+        "dtype": "float32",
+        "metadata": {},
+    }
+    tensors = {"weights.0": np.ones((2, 2), np.float32), "biases.0": np.ones(2, np.float32)}
+    for name, value in changes.items():
+        at = tensors if name[-1].isdigit() else description
+        at[name.replace("_", ".") if at is tensors else name] = value
+    return tensors, {key: value for key, value in description.items() if value is not ...}
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"sizes": [2, 3]}, r"weights\.0 is not float32 of shape \(2, 3\)"),
+        ({"sizes": [2, 2, 2]}, r"weights\.1 is not float32 of shape \(2, 2\)"),
+        ({"sizes": [2]}, "its description is not valid"),
+        ({"sizes": "22"}, "its description is not valid"),
+        ({"sizes": [2, -2]}, "its description is not valid"),
+        ({"sizes": [2, 2.0]}, "its description is not valid"),
+        ({"dtype": "float64"}, r"weights\.0 is not float64"),
+        ({"dtype": "int8"}, "its description is not valid"),
+        ({"activation": "step"}, "its description is not valid"),
+        ({"loss": ["squared_error"]}, "its description is not valid"),
+        ({"metadata": ...}, "its description is not valid"),
+        ({"colour": "red"}, "its description is not valid"),
+        ({"version": 2}, "format version 2, this fastmlp reads 1"),
+        ({"weights_0": np.ones((1, 4), np.float32)}, r"weights\.0 is not float32 of shape"),
+        ({"biases_0": np.ones(2)}, r"biases\.0 is not float32 of shape \(2,\)"),
+        ({"biases_0": np.float32([1, np.nan])}, "parameters that are not finite"),
+        ({"weights_0": np.float32([[1, 2], [np.inf, 4]])}, "parameters that are not finite"),
+        ({"weights_1": np.ones((2, 2), np.float32)}, "more than its sizes say"),
+    ],
+    ids=repr,
+)
+def test_files_with_a_true_checksum_that_are_no_models(changes, what, tmp_path):
+    persist.save(tmp_path / "m", *parts())
+    MLP.load(tmp_path / "m")
+    persist.save(tmp_path / "m", *parts(**changes))
+    refused(tmp_path / "m", what)
+
+
+def test_a_missing_tensor(tmp_path):
+    tensors, description = parts()
+    del tensors["biases.0"]
+    persist.save(tmp_path / "m", tensors, description)
+    refused(tmp_path / "m", r"biases\.0 is not")
+
+
+def nested():
+    bottom = top = {}
+    for _ in range(100_000):
+        bottom["x"] = bottom = {}
+    return top
+
+
+def itself():
+    metadata = {}
+    metadata["me"] = metadata
+    return metadata
+
+
+NO_JSON = {
+    "array": {"x": np.ones(2)},
+    "set": {"x": {1}},
+    "nan": {"x": float("nan")},
+    "key": {(1, 2): 3},
+    "itself": itself(),
+    "deep": nested(),
+}
+
+
+@pytest.mark.parametrize("metadata", NO_JSON.values(), ids=NO_JSON)
+def test_metadata_that_is_no_json(metadata, tmp_path):
+    model = MLP([2, 2])
+    model.save(tmp_path / "m")
+    before = content(tmp_path)
+    model.metadata = metadata
+    with pytest.raises(TypeError, match="metadata cannot be written as JSON"):
+        model.save(tmp_path / "m")
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_model_that_is_not_finite_is_not_saved(value, tmp_path):
+    model = MLP([2, 2])
+    model.biases[0][1] = value
+    with pytest.raises(ValueError, match="not finite; it was not saved"):
+        model.save(tmp_path / "m")
+    assert content(tmp_path) == {}
+
+
+def test_load_where_there_is_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match="gone: no such file"):
+        MLP.load(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        MLP.load(tmp_path)
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A file that holds OLD, alone in its folder."""
+    (tmp_path / "old").write_bytes(OLD)
+    return tmp_path / "old"
+
+
+def fail(*arguments, **named):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt, MemoryError])
+def test_failing_while_writing(error, old):
+    with pytest.raises(error), persist.write_atomically(old) as file:
+        file.write(b"half of the new")
+        file.flush()
+        raise error
+    assert content(old.parent) == {"old": OLD}
+
+
+@pytest.mark.parametrize(("owner", "name"), [(os, "fsync"), (Path, "replace"), (Path, "chmod")])
+def test_failing_system_calls(owner, name, old, monkeypatch):
+    monkeypatch.setattr(owner, name, fail)
+    with pytest.raises(OSError, match="No space left"), persist.write_atomically(old) as file:
+        file.write(b"new")
+    assert content(old.parent) == {"old": OLD}
+    with pytest.raises(OSError, match="No space left"):
+        MLP([2, 2]).save(old.parent / "new")
+    assert content(old.parent) == {"old": OLD}
+
+
+def test_the_old_file_stays_until_the_end(old):
+    with persist.write_atomically(old) as file:
+        file.write(b"new")
+        file.flush()
+        assert old.read_bytes() == OLD
+    assert content(old.parent) == {"old": b"new"}
+
+
+def test_a_link_is_followed(old):
+    link = old.with_name("link")
+    link.symlink_to("old")
+    MLP([2, 2]).save(link)
+    assert link.is_symlink() and not old.is_symlink()
+    assert repr(MLP.load(old)) == repr(MLP([2, 2])) == repr(MLP.load(link))
+    assert sorted(content(old.parent)) == ["link", "old"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permission bits are those of POSIX")
+def test_permissions(old):
+    for mode in 0o600, 0o640, 0o755:
+        old.chmod(mode)
+        with persist.write_atomically(old) as file:
+            file.write(b"new")
+        assert stat.S_IMODE(old.stat().st_mode) == mode
+    mask = os.umask(0o027)
+    try:
+        MLP([2, 2]).save(old.with_name("new"))
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(old.with_name("new").stat().st_mode) == 0o640
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    model = MLP([2, 2])
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*gone"):
+        model.save(tmp_path / "gone" / "m")
+    with pytest.raises(IsADirectoryError, match="it is a folder"):
+        model.save(tmp_path)
+    (tmp_path / "file").write_bytes(OLD)
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*file"):
+        model.save(tmp_path / "file" / "m")
+    assert content(tmp_path) == {"file": OLD}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_is_no_regular_file_is_not_replaced(tmp_path):
+    """Renaming over /dev/null would be a bad surprise."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="it is not a regular file"):
+        MLP([2, 2]).save(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("read_only", ["file", "folder"])
+def test_read_only(read_only, old):
+    place = old if read_only == "file" else old.parent
+    mode = place.stat().st_mode
+    place.chmod(mode & ~0o222)
+    try:
+        if os.access(place, os.W_OK):
+            pytest.skip("this user may write everywhere (root)")
+        with pytest.raises(PermissionError, match=f"cannot write {old}: permission denied"):
+            MLP([2, 2]).save(old)
+    finally:
+        place.chmod(mode)
+    assert content(old.parent) == {"old": OLD}
