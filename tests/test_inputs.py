@@ -110,7 +110,8 @@ def test_arrays_that_fit_are_not_copied():
     assert as_features(X, "float64", N_IN) is X
     assert as_labels(y, N, N_OUT) is y
     for layout in LAYOUTS.values():
-        for array in as_features(layout(X), "float32", N_IN), as_labels(layout(y), N, N_OUT):
+        features = [as_features(layout(X), dtype, N_IN) for dtype in ("float32", "float64")]
+        for array in *features, as_labels(layout(y), N, N_OUT):
             assert array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative
 
 

@@ -100,7 +100,7 @@ def test_every_changed_bit_is_refused(tmp_path):
 
 
 def test_exchanged_tensors_are_refused(tmp_path):
-    """Two tensors of one shape that change places, as only a checksum over names finds."""
+    """Two tensors of one shape that change places, as only the checksum finds."""
     whole = tiny_file(tmp_path)
     swapped = whole.replace(b"weights.0", b"weights.x").replace(b"weights.1", b"weights.0")
     (tmp_path / "t").write_bytes(swapped.replace(b"weights.x", b"weights.1"))

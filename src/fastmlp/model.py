@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -90,8 +91,7 @@ class MLP:
     @property
     def n_parameters(self) -> int:
         """Number of weights and biases."""
-        layers = zip(self.sizes[:-1], self.sizes[1:], strict=True)
-        return sum((n_in + 1) * n_out for n_in, n_out in layers)
+        return _count(self.sizes)
 
     @property
     def classifies(self) -> bool:
@@ -116,7 +116,7 @@ class MLP:
                [1.]]),), (array([2.]),))
         """
         weights, biases, start = [], [], 0
-        for n_in, n_out in zip(self.sizes[:-1], self.sizes[1:], strict=True):
+        for n_in, n_out in pairwise(self.sizes):
             middle, end = start + n_in * n_out, start + (n_in + 1) * n_out
             weights.append(flat[start:middle].reshape(n_in, n_out))
             biases.append(flat[middle:end])
@@ -149,7 +149,8 @@ class MLP:
         """
         Z = self.forward(X)
         if self.classifies:
-            return Z.argmax(axis=1)
+            labels: Array = Z.argmax(axis=1)
+            return labels
         return Z[:, 0] if Z.shape[1] == 1 else Z
 
     def predict_proba(self, X: ArrayLike) -> Array:
@@ -246,6 +247,8 @@ class MLP:
         """
         if not np.isfinite(self.params).all():
             raise ValueError("the model has parameters that are not finite; it was not saved")
+        if not isinstance(self.metadata, dict):
+            raise TypeError(f"metadata is {type(self.metadata).__name__}, expected a dict")
         description = {
             "sizes": list(self.sizes),
             "activation": self.activation,
@@ -268,6 +271,12 @@ class MLP:
         tensors, description = persist.load(path)
         try:
             metadata = description.pop("metadata")
+            if not isinstance(metadata, dict):
+                raise TypeError("its metadata is not a dict")
+            sizes = description["sizes"]
+            held = sum(tensor.size for tensor in tensors.values())
+            if held != _count(sizes):  # known before any memory is taken for the sizes
+                raise ValueError(f"sizes {sizes} do not go with {held} parameters")
             model = cls(**description)
         except (KeyError, TypeError, ValueError) as error:
             raise persist.not_a_model(path, f"its description is not valid ({error})") from None
@@ -294,6 +303,11 @@ class MLP:
             else:
                 bound = np.sqrt(6 / (n_in + n_out))
                 W[...] = rng.uniform(-bound, bound, W.shape)
+
+
+def _count(sizes: Sequence[int]) -> int:
+    """Return the number of weights and biases of a network."""
+    return sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
 
 
 def _choice(value: Any, name: str, choices: dict[str, int]) -> str:
