@@ -5,16 +5,17 @@
 //
 // All matrices are row-major. A network of L layers has sizes[0..L]. Its parameters are one flat
 // array [W0 | b0 | W1 | b1 | ...] with W_l of shape (sizes[l], sizes[l+1]) and b_l of shape
-// (sizes[l+1],); gradients and velocity mirror it.
+// (sizes[l+1],); gradients and the moments of an optimizer mirror it.
 #ifndef FASTMLP_H
 #define FASTMLP_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-enum fm_dtype { FM_FLOAT32, FM_FLOAT64 };
-enum fm_activation { FM_IDENTITY, FM_RELU, FM_TANH, FM_LOGISTIC };
-enum fm_loss { FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR };
+enum { FM_FLOAT32, FM_FLOAT64 };
+enum { FM_IDENTITY, FM_RELU, FM_TANH, FM_LOGISTIC };
+enum { FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR };
+enum { FM_SGD, FM_ADAM };
 
 // What the network is. The output layer is always linear: its non-linearity belongs to the loss.
 typedef struct fm_net {
@@ -25,14 +26,23 @@ typedef struct fm_net {
     int dtype;
 } fm_net;
 
-// How a step changes the parameters:  v = momentum v - learning_rate (dW + weight_decay W),
-// then W += v, or with nesterov W += momentum v - learning_rate (dW + weight_decay W).
-// Biases are not decayed.
+// How a step changes the parameters. Biases are not decayed.
+//
+// SGD:   v = momentum v - learning_rate (dW + weight_decay W), then W += v,
+//        or with nesterov W += momentum v - learning_rate (dW + weight_decay W).
+//        moment1 is v.
+// Adam:  g = dW + weight_decay W; m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
+//        W -= corrected_rate m / (sqrt(v) + epsilon), where
+//        corrected_rate = learning_rate sqrt(1 - beta2^t) / (1 - beta1^t) in step t = 1, 2, ...
+//        Decoupled, g = dW and first W -= learning_rate weight_decay W.
+//        moment1 is m, moment2 v.
 typedef struct fm_rule {
-    double learning_rate;
+    int kind;
+    double learning_rate, weight_decay;
     double momentum;
-    double weight_decay;
     int nesterov;
+    double beta1, beta2, epsilon, corrected_rate;
+    int decoupled;
 } fm_rule;
 
 // All that a step reads and writes. The owner keeps every pointer alive.
@@ -41,27 +51,49 @@ typedef struct fm_run {
     fm_rule rule;
     const void *X;               // (n, sizes[0])
     const void *y;               // int64_t (n,) for cross-entropy, else (n, sizes[L]) like X
-    void *params;
-    void *velocity;
+    void *params, *moment1, *moment2;
     void *gradients;
-    void *workspace;             // engine->workspace_bytes(...) bytes, aligned to 64
+    void *state;                 // the engine's own copy of params and moments
+    void *workspace;             // both aligned to 64 bytes
     ptrdiff_t max_rows;          // the largest B of this run
+
+    const ptrdiff_t *rows;       // of this batch, or NULL for rows 0..B of X
+    ptrdiff_t B;
+    ptrdiff_t n_ahead;           // how many more rows stand behind rows[B]
+
+    struct fm_team *team;        // the threads that share the work, or NULL
+    const void *level;           // of the fused engine: its instruction set
+    int store_gradients;         // of the fused engine: whether gradients are kept, not used
 } fm_run;
 
 // What an engine can do. None of its functions allocates, fails or touches Python.
 typedef struct fm_engine {
     const char *name;
-    // Bytes of workspace for batches of up to max_rows rows.
-    size_t (*workspace_bytes)(const fm_net *net, ptrdiff_t max_rows);
-    // out (B, sizes[L]) = logits or values for X (B, sizes[0]).
+    const void *level;           // for fm_run
+    // Bytes of workspace and of state for batches of up to net's max_rows rows.
+    void (*sizes)(const fm_run *run, size_t *workspace, size_t *state);
+    // Called once when run, its workspace and its state are there.
+    void (*prepare)(fm_run *run);
+    // State from params and those moments that are not NULL, and back.
+    void (*load)(fm_run *run);
+    void (*store)(const fm_run *run);
+    // out (B, sizes[L]) = logits or values of params for X (B, sizes[0]).
     void (*forward)(fm_run *run, void *out, const void *X, ptrdiff_t B);
-    // run->gradients of the mean loss over rows rows[0..B), or 0..B if rows is NULL.
-    // Returns the loss summed over the rows.
-    double (*gradients)(fm_run *run, const ptrdiff_t *rows, ptrdiff_t B);
-    // One step of run->rule on the same rows. Where the loss returned is not finite, nothing
-    // but the workspace and run->gradients has changed.
-    double (*step)(fm_run *run, const ptrdiff_t *rows, ptrdiff_t B);
+    // run->gradients of params and the mean loss of the batch. Returns the loss summed over rows.
+    double (*gradients)(fm_run *run);
+    // One step of run->rule on the state. Returns the loss summed over the rows; where that is not
+    // finite the state is unchanged. *finite: whether the new parameters are.
+    double (*step)(fm_run *run, int *finite);
 } fm_engine;
+
+// The fused engine at an instruction set: "avx512", "avx2", "neon" or "portable". NULL where this
+// build does not know it or this CPU does not have it.
+const fm_engine *fm_fused_engine(const char *level);
+
+// y = function(x) for n numbers of a dtype, by the fused engine's vectors; for tests.
+enum { FM_EXP, FM_LOG, FM_MATH_TANH, FM_MATH_LOGISTIC };
+void fm_vector_math(const fm_engine *engine, int dtype, int function, void *y, const void *x,
+                    ptrdiff_t n);
 
 // Index of the first NaN or infinity among x[0..n), or -1.
 ptrdiff_t fm_first_nonfinite_float32(const float *x, ptrdiff_t n);

@@ -44,11 +44,10 @@ def clone(tmp_path_factory):
     )
     if listed.returncode != 0:
         pytest.skip("not a git checkout: there is nothing to clone")
-    index = subprocess.run(
-        [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", os.devnull, "setuptools"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if "No matching distribution" in index.stderr:
+    folder = tmp_path_factory.mktemp("index")
+    command = ["pip", "download", "-q", "--no-deps", "-d", folder, "setuptools"]
+    index = subprocess.run([sys.executable, "-m", *command], capture_output=True, check=False)
+    if index.returncode != 0:
         pytest.skip("no package index can be reached, so nothing can be installed afresh")
     folder = tmp_path_factory.mktemp("clone")
     for name in filter(None, listed.stdout.split("\0")):

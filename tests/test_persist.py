@@ -159,8 +159,8 @@ def parts(**changes):
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"sizes": [2, 3]}, r"weights\.0 is not float32 of shape \(2, 3\)"),
-        ({"sizes": [2, 2, 2]}, r"weights\.1 is not float32 of shape \(2, 2\)"),
+        ({"sizes": [2, 3]}, "do not go with 6 parameters"),
+        ({"sizes": [2, 2, 2]}, "do not go with 6 parameters"),
         ({"sizes": [2]}, "its description is not valid"),
         ({"sizes": "22"}, "its description is not valid"),
         ({"sizes": [2, -2]}, "its description is not valid"),
@@ -176,7 +176,7 @@ def parts(**changes):
         ({"biases_0": np.ones(2)}, r"biases\.0 is not float32 of shape \(2,\)"),
         ({"biases_0": np.float32([1, np.nan])}, "parameters that are not finite"),
         ({"weights_0": np.float32([[1, 2], [np.inf, 4]])}, "parameters that are not finite"),
-        ({"weights_1": np.ones((2, 2), np.float32)}, "more than its sizes say"),
+        ({"weights_1": np.ones((2, 2), np.float32)}, "do not go with 10 parameters"),
     ],
     ids=repr,
 )
@@ -191,7 +191,7 @@ def test_a_missing_tensor(tmp_path):
     tensors, description = parts()
     del tensors["biases.0"]
     persist.save(tmp_path / "m", tensors, description)
-    refused(tmp_path / "m", r"biases\.0 is not")
+    refused(tmp_path / "m", "do not go with 4 parameters")
 
 
 def nested():

@@ -4,12 +4,13 @@ from fastmlp import data, kernels, schedules
 from fastmlp.engines import show_config
 from fastmlp.errors import DivergedError, FileFormatError
 from fastmlp.model import MLP
-from fastmlp.trainer import SGD, History
+from fastmlp.trainer import SGD, Adam, History
 
 __version__ = "0.1.0"
 __all__ = [
     "MLP",
     "SGD",
+    "Adam",
     "DivergedError",
     "FileFormatError",
     "History",

@@ -32,3 +32,7 @@ cdef double _squared_error(
 cdef void _sgd_update(
     floating *W, floating *v, const floating *dW, ptrdiff_t n, double learning_rate,
     double momentum, bint nesterov, double weight_decay) noexcept nogil
+cdef void _adam_update(
+    floating *W, floating *m, floating *v, const floating *dW, ptrdiff_t n, double learning_rate,
+    double corrected_rate, double beta1, double beta2, double epsilon, double weight_decay,
+    bint decoupled) noexcept nogil

@@ -6,7 +6,7 @@ row-major. The functions on pointers carry an underscore; those on arrays, which
 publishes, have the same name without it.
 """
 
-from libc.math cimport exp, expf, log, logf, tanh, tanhf
+from libc.math cimport exp, expf, log, logf, sqrt, sqrtf, tanh, tanhf
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
@@ -212,6 +212,32 @@ cdef void _sgd_update(floating *W, floating *v, const floating *dW, ptrdiff_t n,
             W[i] += v[i]
 
 
+cdef void _adam_update(floating *W, floating *m, floating *v, const floating *dW, ptrdiff_t n,
+                       double learning_rate, double corrected_rate, double beta1, double beta2,
+                       double epsilon, double weight_decay, bint decoupled) noexcept nogil:
+    # g = dW + weight_decay W, or decoupled g = dW and W = W - learning_rate weight_decay W
+    # m = beta1 m + (1 - beta1) g
+    # v = beta2 v + (1 - beta2) g^2
+    # W = W - corrected_rate m / (sqrt(v) + epsilon)
+    cdef floating rate = <floating>corrected_rate, b1 = <floating>beta1, b2 = <floating>beta2
+    cdef floating eps = <floating>epsilon, g
+    cdef floating coupled = 0 if decoupled else <floating>weight_decay
+    cdef floating shrink = <floating>(learning_rate * weight_decay) if decoupled else 0
+    cdef ptrdiff_t i
+    for i in range(n):
+        g = dW[i] + coupled * W[i]
+        m[i] = b1 * m[i] + (1 - b1) * g
+        v[i] = b2 * v[i] + (1 - b2) * g * g
+        W[i] = W[i] - shrink * W[i] - rate * m[i] / (_sqrt(v[i]) + eps)
+
+
+cdef inline floating _sqrt(floating x) noexcept nogil:
+    if floating is float:
+        return sqrtf(x)
+    else:
+        return sqrt(x)
+
+
 # -- the operations on arrays; `kernels` documents them and checks their arguments ----------------
 
 def linear_forward(floating[:, ::1] Y, const floating[:, ::1] X, const floating[:, ::1] W,
@@ -282,3 +308,11 @@ def sgd_update(floating[::1] W, floating[::1] v, const floating[::1] dW, double 
     with nogil:
         _sgd_update(&W[0], &v[0], &dW[0], W.shape[0], learning_rate, momentum, nesterov,
                     weight_decay)
+
+
+def adam_update(floating[::1] W, floating[::1] m, floating[::1] v, const floating[::1] dW,
+                double learning_rate, double corrected_rate, double beta1, double beta2,
+                double epsilon, double weight_decay, bint decoupled):
+    with nogil:
+        _adam_update(&W[0], &m[0], &v[0], &dW[0], W.shape[0], learning_rate, corrected_rate, beta1,
+                     beta2, epsilon, weight_decay, decoupled)

@@ -8,21 +8,22 @@ from cpython.pycapsule cimport PyCapsule_New
 from libc.math cimport isfinite
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from fastmlp._blas cimport (
-    _linear_backward, _linear_forward, _logistic_backward, _logistic_forward, _relu_backward,
+    _adam_update, _linear_backward, _linear_forward, _logistic_backward, _logistic_forward, _relu_backward,
     _relu_forward, _sgd_update, _softmax_cross_entropy_backward, _softmax_cross_entropy_forward,
     _squared_error, _tanh_backward, _tanh_forward, floating,
 )
 from fastmlp._csrc cimport (
-    FM_ENGINE_CAPSULE, FM_FLOAT32, FM_LOGISTIC, FM_RELU, FM_SOFTMAX_CROSS_ENTROPY, FM_TANH,
-    fm_engine, fm_net, fm_rule, fm_run,
+    FM_ADAM, FM_ENGINE_CAPSULE, FM_FLOAT32, FM_LOGISTIC, FM_RELU, FM_SOFTMAX_CROSS_ENTROPY,
+    FM_TANH, fm_engine, fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_net, fm_rule,
+    fm_run,
 )
 
 # Workspace: the targets of the batch, then, of type floating, A_0 | A_1 | ... | A_L | dA | dA',
-# each max_rows rows of its width. dA and dA' hold the errors of a layer's output and input in
-# turn and are as wide as the widest layer.
+# each max_rows rows of its width, and the gradients. dA and dA' hold the errors of a layer's output
+# and input in turn and are as wide as the widest layer. State: params | moment1 | moment2, flat.
 
 cdef inline size_t _itemsize(const fm_net *net) noexcept nogil:
     return sizeof(float) if net.dtype == FM_FLOAT32 else sizeof(double)
@@ -42,11 +43,11 @@ cdef ptrdiff_t _widest(const fm_net *net) noexcept nogil:
     return widest
 
 
-cdef size_t _workspace_bytes(const fm_net *net, ptrdiff_t max_rows) noexcept nogil:
-    cdef ptrdiff_t l, width = 2 * _widest(net)
-    for l in range(net.n_layers + 1):
-        width += net.sizes[l]
-    return max_rows * (_target_bytes(net) + width * _itemsize(net))
+cdef ptrdiff_t _n_params(const fm_net *net) noexcept nogil:
+    cdef ptrdiff_t l, n = 0
+    for l in range(net.n_layers):
+        n += (net.sizes[l] + 1) * net.sizes[l + 1]
+    return n
 
 
 cdef void _gather(char *out, const char *data, const ptrdiff_t *rows, ptrdiff_t B,
@@ -105,12 +106,11 @@ cdef double _loss(fm_run *run, floating *dZ, floating *Z, const void *y,
 
 
 cdef double _backpropagate(fm_run *run, floating *A_0, floating *W, floating *dW,
-                           const ptrdiff_t *rows, ptrdiff_t B, double alpha,
-                           double beta) noexcept nogil:
+                           double alpha, double beta) noexcept nogil:
     # dW = alpha (gradients of the mean loss) + beta dW, for all layers; returns the summed loss,
     # and where that is not finite has left dW alone
     cdef const fm_net *net = &run.net
-    cdef ptrdiff_t L = net.n_layers, max_rows = run.max_rows, l, I, O
+    cdef ptrdiff_t L = net.n_layers, max_rows = run.max_rows, B = run.B, l, I, O
     cdef const floating *X = <const floating *>run.X
     cdef const void *y = run.y
     cdef floating *A = A_0
@@ -119,9 +119,9 @@ cdef double _backpropagate(fm_run *run, floating *A_0, floating *W, floating *dW
     cdef floating *dA_next
     cdef double loss
 
-    if rows != NULL:
-        _gather(<char *>A_0, <const char *>X, rows, B, net.sizes[0] * sizeof(floating))
-        _gather(<char *>run.workspace, <const char *>y, rows, B, _target_bytes(net))
+    if run.rows != NULL:
+        _gather(<char *>A_0, <const char *>X, run.rows, B, net.sizes[0] * sizeof(floating))
+        _gather(<char *>run.workspace, <const char *>y, run.rows, B, _target_bytes(net))
         X, y = A_0, run.workspace
 
     dZ = _forward(run, X, A_0 + max_rows * net.sizes[0], W, B)
@@ -152,33 +152,39 @@ cdef double _backpropagate(fm_run *run, floating *A_0, floating *W, floating *dW
     return loss
 
 
-cdef double _step(fm_run *run, floating *A_0, floating *W, floating *v, floating *dW,
-                  const ptrdiff_t *rows, ptrdiff_t B) noexcept nogil:
+cdef double _step(fm_run *run, floating *A_0, floating *W, floating *dW) noexcept nogil:
     cdef const fm_rule *rule = &run.rule
+    cdef ptrdiff_t n_params = _n_params(&run.net), l, i, n, O
+    cdef floating *m = W + n_params
+    cdef floating *v = m + n_params
     cdef floating decay = <floating>(rule.learning_rate * rule.weight_decay)
-    cdef ptrdiff_t l, i, n, O
-    cdef double loss
-    if rule.nesterov:
-        loss = _backpropagate(run, A_0, W, dW, rows, B, 1, 0)
+    cdef bint accumulate = rule.kind != FM_ADAM and not rule.nesterov
+    cdef double loss, weight_decay
+    if accumulate:
+        # m = momentum m - learning_rate dW, by the products themselves: dW never exists
+        loss = _backpropagate(run, A_0, W, m, -rule.learning_rate, rule.momentum)
     else:
-        # v = momentum v - learning_rate dW, by the products themselves: dW never exists
-        loss = _backpropagate(run, A_0, W, v, rows, B, -rule.learning_rate, rule.momentum)
+        loss = _backpropagate(run, A_0, W, dW, 1, 0)
     if not isfinite(loss):
         return loss
-    for l in range(run.net.n_layers):
-        O = run.net.sizes[l + 1]
-        n = run.net.sizes[l] * O
-        if rule.nesterov:
-            _sgd_update(W, v, dW, n, rule.learning_rate, rule.momentum, True, rule.weight_decay)
-            _sgd_update(W + n, v + n, dW + n, O, rule.learning_rate, rule.momentum, True, 0)
+    for l in range(2 * run.net.n_layers):  # weights and biases in turn
+        O = run.net.sizes[l // 2 + 1]
+        n = O if l % 2 else run.net.sizes[l // 2] * O
+        weight_decay = 0 if l % 2 else rule.weight_decay
+        if rule.kind == FM_ADAM:
+            _adam_update(W, m, v, dW, n, rule.learning_rate, rule.corrected_rate, rule.beta1,
+                         rule.beta2, rule.epsilon, weight_decay, rule.decoupled)
+        elif rule.nesterov:
+            _sgd_update(W, m, dW, n, rule.learning_rate, rule.momentum, True, weight_decay)
         else:
-            for i in range(n if decay != 0 else 0):
-                v[i] -= decay * W[i]
-            for i in range(n + O):
-                W[i] += v[i]
-        W += n + O
-        v += n + O
-        dW += n + O
+            for i in range(n if weight_decay != 0 else 0):
+                m[i] -= decay * W[i]
+            for i in range(n):
+                W[i] += m[i]
+        W += n
+        m += n
+        v += n
+        dW += n
     return loss
 
 
@@ -186,6 +192,41 @@ cdef double _step(fm_run *run, floating *A_0, floating *W, floating *v, floating
 
 cdef inline char *_first_activation(fm_run *run) noexcept nogil:
     return <char *>run.workspace + run.max_rows * _target_bytes(&run.net)
+
+
+cdef inline char *_own_gradients(fm_run *run) noexcept nogil:
+    cdef ptrdiff_t l, width = 2 * _widest(&run.net)
+    for l in range(run.net.n_layers + 1):
+        width += run.net.sizes[l]
+    return _first_activation(run) + run.max_rows * width * _itemsize(&run.net)
+
+
+cdef void _engine_sizes(const fm_run *run, size_t *workspace, size_t *state) noexcept nogil:
+    cdef size_t n_bytes = _n_params(&run.net) * _itemsize(&run.net)
+    workspace[0] = _own_gradients(<fm_run *>run) - <char *>run.workspace + n_bytes
+    state[0] = 3 * n_bytes
+
+
+cdef void _engine_prepare(fm_run *run) noexcept nogil:
+    memset(run.state, 0, 3 * _n_params(&run.net) * _itemsize(&run.net))
+
+
+cdef void _engine_load(fm_run *run) noexcept nogil:
+    cdef size_t n_bytes = _n_params(&run.net) * _itemsize(&run.net)
+    memcpy(run.state, run.params, n_bytes)
+    if run.moment1 != NULL:
+        memcpy(<char *>run.state + n_bytes, run.moment1, n_bytes)
+    if run.moment2 != NULL:
+        memcpy(<char *>run.state + 2 * n_bytes, run.moment2, n_bytes)
+
+
+cdef void _engine_store(const fm_run *run) noexcept nogil:
+    cdef size_t n_bytes = _n_params(&run.net) * _itemsize(&run.net)
+    memcpy(run.params, run.state, n_bytes)
+    if run.moment1 != NULL:
+        memcpy(run.moment1, <char *>run.state + n_bytes, n_bytes)
+    if run.moment2 != NULL:
+        memcpy(run.moment2, <char *>run.state + 2 * n_bytes, n_bytes)
 
 
 cdef void _engine_forward(fm_run *run, void *out, const void *X, ptrdiff_t B) noexcept nogil:
@@ -198,27 +239,34 @@ cdef void _engine_forward(fm_run *run, void *out, const void *X, ptrdiff_t B) no
     memcpy(out, A_L, B * run.net.sizes[run.net.n_layers] * _itemsize(&run.net))
 
 
-cdef double _engine_gradients(fm_run *run, const ptrdiff_t *rows, ptrdiff_t B) noexcept nogil:
+cdef double _engine_gradients(fm_run *run) noexcept nogil:
     cdef char *A_0 = _first_activation(run)
     if run.net.dtype == FM_FLOAT32:
-        return _backpropagate(run, <float *>A_0, <float *>run.params, <float *>run.gradients, rows,
-                              B, 1, 0)
-    return _backpropagate(run, <double *>A_0, <double *>run.params, <double *>run.gradients, rows,
-                          B, 1, 0)
+        return _backpropagate(run, <float *>A_0, <float *>run.params, <float *>run.gradients, 1, 0)
+    return _backpropagate(run, <double *>A_0, <double *>run.params, <double *>run.gradients, 1, 0)
 
 
-cdef double _engine_step(fm_run *run, const ptrdiff_t *rows, ptrdiff_t B) noexcept nogil:
+cdef double _engine_step(fm_run *run, int *finite) noexcept nogil:
     cdef char *A_0 = _first_activation(run)
+    cdef char *dW = _own_gradients(run)
+    cdef ptrdiff_t n = _n_params(&run.net)
+    cdef double loss
     if run.net.dtype == FM_FLOAT32:
-        return _step(run, <float *>A_0, <float *>run.params, <float *>run.velocity,
-                     <float *>run.gradients, rows, B)
-    return _step(run, <double *>A_0, <double *>run.params, <double *>run.velocity,
-                 <double *>run.gradients, rows, B)
+        loss = _step(run, <float *>A_0, <float *>run.state, <float *>dW)
+        finite[0] = fm_first_nonfinite_float32(<float *>run.state, n) < 0
+    else:
+        loss = _step(run, <double *>A_0, <double *>run.state, <double *>dW)
+        finite[0] = fm_first_nonfinite_float64(<double *>run.state, n) < 0
+    return loss
 
 
 cdef fm_engine _engine
 _engine.name = "blas"
-_engine.workspace_bytes = _workspace_bytes
+_engine.level = NULL
+_engine.sizes = _engine_sizes
+_engine.prepare = _engine_prepare
+_engine.load = _engine_load
+_engine.store = _engine_store
 _engine.forward = _engine_forward
 _engine.gradients = _engine_gradients
 _engine.step = _engine_step

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 ACTIVATIONS: dict[str, int]
 LOSSES: dict[str, int]
+OPTIMIZERS: dict[str, int]
 DTYPES: dict[str, int]
 
 class Core:
@@ -16,25 +17,48 @@ class Core:
         loss: str,
         dtype: str,
         max_rows: int,
+        optimizer: str | None = None,
     ) -> None: ...
     def forward(self, out: NDArray[Any], X: NDArray[Any], params: NDArray[Any]) -> None: ...
     def gradients(
         self, gradients: NDArray[Any], X: NDArray[Any], y: NDArray[Any], params: NDArray[Any]
     ) -> float: ...
-    def epoch(
+    def load(
         self,
         params: NDArray[Any],
-        velocity: NDArray[Any],
-        gradients: NDArray[Any],
+        moment1: NDArray[Any] | None = None,
+        moment2: NDArray[Any] | None = None,
+    ) -> None: ...
+    def store(
+        self,
+        params: NDArray[Any],
+        moment1: NDArray[Any] | None = None,
+        moment2: NDArray[Any] | None = None,
+    ) -> None: ...
+    def epoch(
+        self,
         X: NDArray[Any],
         y: NDArray[Any],
         order: NDArray[np.intp],
         batch_size: int,
+        *,
         learning_rate: float,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
+        weight_decay: float = 0,
+        momentum: float = 0,
+        nesterov: bool = False,
+        beta1: float = 0,
+        beta2: float = 0,
+        epsilon: float = 0,
+        decoupled: bool = False,
+        t: int = 0,
+        n_threads: int = 1,
+        max_workers: int = 0,
+        any_size: bool = False,
     ) -> tuple[float, int, bool]: ...
 
+def fused_engine(level: str) -> object | None: ...
+def vector_math(
+    engine: object, function: str, out: NDArray[Any], x: NDArray[Any], dtype: str
+) -> None: ...
 def forward_rows(n: int) -> int: ...
 def first_nonfinite(x: NDArray[Any]) -> int: ...

@@ -9,16 +9,18 @@ from cpython.buffer cimport (
     Py_buffer, PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
 )
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.math cimport isfinite
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
+from libc.math cimport isfinite, pow, sqrt
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
 from fastmlp._csrc cimport (
-    FM_ENGINE_CAPSULE, FM_FLOAT32, FM_FLOAT64, FM_IDENTITY, FM_LOGISTIC, FM_RELU,
-    FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR, FM_TANH, fm_engine, fm_first_nonfinite_float32,
-    fm_first_nonfinite_float64, fm_run,
+    FM_ADAM, FM_ENGINE_CAPSULE, FM_EXP, FM_FLOAT32, FM_FLOAT64, FM_IDENTITY, FM_LOG, FM_LOGISTIC,
+    FM_MATH_LOGISTIC, FM_MATH_TANH, FM_RELU, FM_SGD, FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR,
+    FM_TANH, fm_engine, fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_fused_engine,
+    fm_run, fm_team_close, fm_team_open, fm_vector_math,
 )
 
 cdef extern from "<time.h>" nogil:
@@ -34,6 +36,7 @@ ACTIVATIONS = {
 LOSSES = {
     "softmax_cross_entropy": FM_SOFTMAX_CROSS_ENTROPY, "squared_error": FM_SQUARED_ERROR,
 }
+OPTIMIZERS = {"sgd": FM_SGD, "adam": FM_ADAM}
 DTYPES = {"float32": FM_FLOAT32, "float64": FM_FLOAT64}
 
 # How often a running epoch looks for signals, in seconds: Ctrl-C is promised within 0.1.
@@ -41,6 +44,8 @@ cdef double SIGNAL_INTERVAL = 0.02
 # Rows that `forward` sends through the network at a time.
 cdef ptrdiff_t FORWARD_ROWS = 1024
 cdef size_t ALIGNMENT = 64
+# Work of a step for which a thread is worth meeting, some ten microseconds of it.
+cdef double FLOPS_PER_THREAD = 2e6
 
 
 cdef class Pointer:
@@ -77,9 +82,13 @@ cdef class Core:
     engine : capsule around a `fm_engine`
     sizes : sequence of int, the width of every layer, inputs first
     activation, loss, dtype : str, keys of ACTIVATIONS, LOSSES, DTYPES
+    optimizer : str, key of OPTIMIZERS, or None for a core that only infers
     max_rows : int, the largest batch
 
     Not for use by two threads at once: the workspace is shared by all calls.
+
+    Training works on the engine's own copy of the parameters: `load`, `epoch` as often as wanted,
+    `store`.
     """
 
     cdef object capsule
@@ -87,9 +96,12 @@ cdef class Core:
     cdef fm_run run
     cdef ptrdiff_t *sizes
     cdef void *memory
+    cdef void *backup
+    cdef size_t state_bytes
     cdef ptrdiff_t n_params, itemsize, n_in, n_out, target_bytes
 
-    def __cinit__(self, engine, sizes, activation, loss, dtype, ptrdiff_t max_rows):
+    def __cinit__(self, engine, sizes, activation, loss, dtype, ptrdiff_t max_rows,
+                  optimizer=None):
         cdef ptrdiff_t l, L = len(sizes) - 1
         cdef size_t n_bytes
         self.capsule = engine
@@ -104,7 +116,9 @@ cdef class Core:
         self.run.net.activation = ACTIVATIONS[activation]
         self.run.net.loss = LOSSES[loss]
         self.run.net.dtype = DTYPES[dtype]
+        self.run.rule.kind = OPTIMIZERS[optimizer or "sgd"]
         self.run.max_rows = max(max_rows, 1)
+        self.run.level = self.engine.level
         self.itemsize = 4 if self.run.net.dtype == FM_FLOAT32 else 8
         self.n_in = self.sizes[0]
         self.n_out = self.sizes[L]
@@ -116,11 +130,20 @@ cdef class Core:
         else:
             self.target_bytes = self.n_out * self.itemsize
 
-        n_bytes = self.engine.workspace_bytes(&self.run.net, self.run.max_rows)
-        self.memory = malloc(n_bytes + ALIGNMENT)
+        # workspace | state | backup of the state, each on a cache line
+        self.engine.sizes(&self.run, &n_bytes, &self.state_bytes)
+        n_bytes = _aligned(n_bytes)
+        self.state_bytes = 0 if optimizer is None else _aligned(self.state_bytes)
+        self.memory = malloc(n_bytes + 2 * self.state_bytes + ALIGNMENT)
         if self.memory == NULL:
-            raise MemoryError(f"no memory for the {n_bytes} bytes of working space of the network")
-        self.run.workspace = <void *>((<size_t>self.memory + ALIGNMENT) & ~(ALIGNMENT - 1))
+            raise MemoryError(
+                f"no memory for the {n_bytes + 2 * self.state_bytes} bytes of working space of "
+                f"the network"
+            )
+        self.run.workspace = <void *>_aligned(<size_t>self.memory)
+        self.run.state = <char *>self.run.workspace + n_bytes
+        self.backup = <char *>self.run.state + self.state_bytes
+        self.engine.prepare(&self.run)
 
     def __dealloc__(self):
         free(self.memory)
@@ -146,70 +169,176 @@ cdef class Core:
                     B,
                 )
                 start += B
-                _check_signals()
+                if start < n:
+                    _check_signals()
 
     def gradients(self, gradients, X, y, params):
-        """Gradients of the mean loss over all of X (n, n_in); returns that loss."""
+        """Gradients of the mean loss over all of X (n, n_in); returns that loss.
+
+        Where the loss is not finite, the gradients are left alone.
+        """
         cdef ptrdiff_t n = X.shape[0]
         cdef double loss
         cdef Pointer inputs = Pointer(X, n * self.n_in * self.itemsize)
         cdef Pointer targets = Pointer(y, n * self.target_bytes)
         cdef Pointer parameters = self._params(params, False)
         cdef Pointer derivatives = self._params(gradients, True)
+        self._check_trains()
         if n > self.run.max_rows:
             raise ValueError(f"{n} rows where at most {self.run.max_rows} were announced")
-        self.run.X = inputs.view.buf
-        self.run.y = targets.view.buf
+        self._bind(inputs, targets)
         self.run.params = parameters.view.buf
+        self.run.moment1 = self.run.moment2 = NULL
         self.run.gradients = derivatives.view.buf
+        self.run.rows = NULL
+        self.run.B = n
         with nogil:
-            loss = self.engine.gradients(&self.run, NULL, n)
+            loss = self.engine.gradients(&self.run)
         return loss / n
 
-    def epoch(self, params, velocity, gradients, X, y, order, ptrdiff_t batch_size,
-              double learning_rate, double momentum, bint nesterov, double weight_decay):
+    def load(self, params, moment1=None, moment2=None):
+        """Take over parameters and the moments of the optimizer."""
+        self._exchange(params, moment1, moment2, False)
+
+    def store(self, params, moment1=None, moment2=None):
+        """Write parameters and moments back, as the last completed step left them."""
+        self._exchange(params, moment1, moment2, True)
+
+    cdef _exchange(self, params, moment1, moment2, bint store):
+        cdef Pointer first = None if moment1 is None else self._params(moment1, store)
+        cdef Pointer second = None if moment2 is None else self._params(moment2, store)
+        cdef Pointer parameters = self._params(params, store)
+        self._check_trains()
+        self.run.params = parameters.view.buf
+        self.run.moment1 = NULL if first is None else first.view.buf
+        self.run.moment2 = NULL if second is None else second.view.buf
+        with nogil:
+            if store:
+                self.engine.store(&self.run)
+            else:
+                self.engine.load(&self.run)
+
+    def epoch(self, X, y, order, ptrdiff_t batch_size, *, double learning_rate,
+              double weight_decay=0, double momentum=0, bint nesterov=False, double beta1=0,
+              double beta2=0, double epsilon=0, bint decoupled=False, int64_t t=0,
+              int n_threads=1, int max_workers=0, bint any_size=False):
         """Train on the rows of X in `order`, batch by batch, the last one perhaps short.
 
+        The options are those of `fm_rule`; t is the number of steps done before, `n_threads` how
+        many threads may work, `max_workers` how many the process may have beside its own. A step
+        that is too small to gain from threads gets none, unless `any_size`.
+
         Returns the loss summed over the rows, the number of steps done, and whether all of them
-        were: a step whose loss is not finite is not done and ends the epoch. A signal whose
-        handler raises (Ctrl-C) ends it after a completed step.
+        were. A step that meets or makes numbers that are not finite is not done and ends the
+        epoch; `store` then gives what the step before it left. A signal whose handler raises
+        (Ctrl-C) ends the epoch after a completed step.
         """
-        cdef ptrdiff_t n = order.shape[0], start = 0, steps = 0, B
+        cdef ptrdiff_t n = order.shape[0], steps = 0
         cdef Pointer inputs = Pointer(X, X.shape[0] * self.n_in * self.itemsize)
         cdef Pointer targets = Pointer(y, X.shape[0] * self.target_bytes)
         cdef Pointer rows = Pointer(order, n * sizeof(ptrdiff_t))
-        cdef Pointer parameters = self._params(params, True)
-        cdef Pointer velocities = self._params(velocity, True)
-        cdef Pointer derivatives = self._params(gradients, True)
-        cdef double loss, total = 0, now, checked
-        cdef bint finite = True
+        cdef double total
+        cdef int broken
+        self._check_trains()
         if not 1 <= batch_size <= self.run.max_rows:
             raise ValueError(f"batch_size {batch_size} is not in 1..{self.run.max_rows}")
-        self.run.X = inputs.view.buf
-        self.run.y = targets.view.buf
-        self.run.params = parameters.view.buf
-        self.run.velocity = velocities.view.buf
-        self.run.gradients = derivatives.view.buf
+        self._bind(inputs, targets)
         self.run.rule.learning_rate = learning_rate
+        self.run.rule.weight_decay = weight_decay
         self.run.rule.momentum = momentum
         self.run.rule.nesterov = nesterov
-        self.run.rule.weight_decay = weight_decay
+        self.run.rule.beta1 = beta1
+        self.run.rule.beta2 = beta2
+        self.run.rule.epsilon = epsilon
+        self.run.rule.decoupled = decoupled
+        if not any_size:
+            n_threads = min(n_threads, self._useful_threads(min(batch_size, n)))
         with nogil:
-            checked = _seconds()
-            while start < n:
-                B = min(n - start, batch_size)
-                loss = self.engine.step(&self.run, <const ptrdiff_t *>rows.view.buf + start, B)
-                if not isfinite(loss):
-                    finite = False
-                    break
-                total += loss
-                steps += 1
-                start += B
-                now = _seconds()
-                if not checked <= now < checked + SIGNAL_INTERVAL:
-                    checked = now
-                    _check_signals()
-        return total, steps, finite
+            self.run.team = fm_team_open(n_threads, max_workers)
+            try:
+                memcpy(self.backup, self.run.state, self.state_bytes)
+                steps = self._steps(<const ptrdiff_t *>rows.view.buf, n, batch_size, t, n,
+                                    &total, &broken)
+                if broken:
+                    # The last step made numbers that are not finite: the epoch again, without it.
+                    memcpy(self.run.state, self.backup, self.state_bytes)
+                    self._steps(<const ptrdiff_t *>rows.view.buf, n, batch_size, t, steps,
+                                &total, &broken)
+            finally:
+                fm_team_close(self.run.team)
+                self.run.team = NULL
+        return total, steps, steps * batch_size >= n
+
+    cdef int _useful_threads(self, ptrdiff_t B):
+        # at least FLOPS_PER_THREAD multiplications and additions for every thread of a step
+        cdef double flops = 6.0 * self.n_params * B
+        return <int>max(1.0, min(flops / FLOPS_PER_THREAD, 4096.0))
+
+    cdef _check_trains(self):
+        if self.state_bytes == 0:
+            raise ValueError("this core was made without an optimizer: it only infers")
+
+    cdef void _bind(self, Pointer inputs, Pointer targets):
+        self.run.X = inputs.view.buf
+        self.run.y = targets.view.buf
+        self.run.n_ahead = 0
+
+    cdef ptrdiff_t _steps(self, const ptrdiff_t *rows, ptrdiff_t n, ptrdiff_t batch_size,
+                          int64_t t, ptrdiff_t most, double *total, int *broken) except -1 nogil:
+        # At most `most` steps over rows[0..n). Returns how many were completed; *broken is whether
+        # one more has been done and spoilt the state.
+        cdef fm_run *run = &self.run
+        cdef ptrdiff_t start = 0, steps = 0
+        cdef double loss, now, checked = _seconds()
+        cdef int finite
+        total[0] = 0
+        broken[0] = False
+        while start < n and steps < most:
+            run.B = min(n - start, batch_size)
+            run.rows = rows + start
+            run.n_ahead = n - start - run.B
+            if run.rule.kind == FM_ADAM:
+                run.rule.corrected_rate = run.rule.learning_rate * sqrt(
+                    1 - pow(run.rule.beta2, t + steps + 1)
+                ) / (1 - pow(run.rule.beta1, t + steps + 1))
+            loss = self.engine.step(run, &finite)
+            if not isfinite(loss):
+                break
+            if not finite:
+                broken[0] = True
+                break
+            total[0] += loss
+            steps += 1
+            start += run.B
+            now = _seconds()
+            if not checked <= now < checked + SIGNAL_INTERVAL:
+                checked = now
+                _check_signals()
+        return steps
+
+
+cdef inline size_t _aligned(size_t n) noexcept nogil:
+    return (n + ALIGNMENT - 1) & ~(ALIGNMENT - 1)
+
+
+def fused_engine(str level):
+    """The fused engine at an instruction set, as a capsule; None where there is none."""
+    cdef const fm_engine *engine = fm_fused_engine(level.encode())
+    if engine == NULL:
+        return None
+    return PyCapsule_New(<void *>engine, FM_ENGINE_CAPSULE, NULL)
+
+
+def vector_math(engine, function, out, x, dtype):
+    """out = exp, log, tanh or logistic of x (n,) by the vectors of a fused engine; for tests."""
+    cdef int which = {
+        "exp": FM_EXP, "log": FM_LOG, "tanh": FM_MATH_TANH, "logistic": FM_MATH_LOGISTIC,
+    }[function]
+    cdef ptrdiff_t n = x.shape[0], itemsize = 4 if dtype == "float32" else 8
+    cdef Pointer result = Pointer(out, n * itemsize, True)
+    cdef Pointer argument = Pointer(x, n * itemsize)
+    fm_vector_math(<const fm_engine *>PyCapsule_GetPointer(engine, FM_ENGINE_CAPSULE),
+                   DTYPES[dtype], which, result.view.buf, argument.view.buf, n)
 
 
 def forward_rows(ptrdiff_t n):

@@ -1,4 +1,4 @@
-"""csrc/fastmlp.h, declared once for every Cython module."""
+"""csrc/fastmlp.h and csrc/pool.h, declared once for every Cython module."""
 
 from libc.stddef cimport ptrdiff_t
 
@@ -6,6 +6,8 @@ cdef extern from "fastmlp.h" nogil:
     enum: FM_FLOAT32, FM_FLOAT64
     enum: FM_IDENTITY, FM_RELU, FM_TANH, FM_LOGISTIC
     enum: FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR
+    enum: FM_SGD, FM_ADAM
+    enum: FM_EXP, FM_LOG, FM_MATH_TANH, FM_MATH_LOGISTIC
     const char *FM_ENGINE_CAPSULE
 
     ctypedef struct fm_net:
@@ -16,10 +18,12 @@ cdef extern from "fastmlp.h" nogil:
         int dtype
 
     ctypedef struct fm_rule:
-        double learning_rate
+        int kind
+        double learning_rate, weight_decay
         double momentum
-        double weight_decay
         int nesterov
+        double beta1, beta2, epsilon, corrected_rate
+        int decoupled
 
     ctypedef struct fm_run:
         fm_net net
@@ -27,17 +31,38 @@ cdef extern from "fastmlp.h" nogil:
         const void *X
         const void *y
         void *params
-        void *velocity
+        void *moment1
+        void *moment2
         void *gradients
+        void *state
         void *workspace
         ptrdiff_t max_rows
+        const ptrdiff_t *rows
+        ptrdiff_t B
+        ptrdiff_t n_ahead
+        fm_team *team
+        const void *level
 
     ctypedef struct fm_engine:
         const char *name
-        size_t (*workspace_bytes)(const fm_net *net, ptrdiff_t max_rows) noexcept nogil
+        const void *level
+        void (*sizes)(const fm_run *run, size_t *workspace, size_t *state) noexcept nogil
+        void (*prepare)(fm_run *run) noexcept nogil
+        void (*load)(fm_run *run) noexcept nogil
+        void (*store)(const fm_run *run) noexcept nogil
         void (*forward)(fm_run *run, void *out, const void *X, ptrdiff_t B) noexcept nogil
-        double (*gradients)(fm_run *run, const ptrdiff_t *rows, ptrdiff_t B) noexcept nogil
-        double (*step)(fm_run *run, const ptrdiff_t *rows, ptrdiff_t B) noexcept nogil
+        double (*gradients)(fm_run *run) noexcept nogil
+        double (*step)(fm_run *run, int *finite) noexcept nogil
 
+    const fm_engine *fm_fused_engine(const char *level)
+    void fm_vector_math(const fm_engine *engine, int dtype, int function, void *y, const void *x,
+                        ptrdiff_t n)
     ptrdiff_t fm_first_nonfinite_float32(const float *x, ptrdiff_t n)
     ptrdiff_t fm_first_nonfinite_float64(const double *x, ptrdiff_t n)
+
+cdef extern from "pool.h" nogil:
+    ctypedef struct fm_team:
+        pass
+
+    fm_team *fm_team_open(int n_threads, int max_workers)
+    void fm_team_close(fm_team *team)

@@ -148,7 +148,7 @@ def _train(arguments: argparse.Namespace) -> None:
     if arguments.out is not None:
         model.save(arguments.out)
 
-    with engines.blas_threads(trainer.n_threads) as threads:
+    with trainer.threads() as threads:
         seconds = sum(history.seconds)
         result = {
             "test_accuracy": history.validation_accuracy[-1] if n_test else None,

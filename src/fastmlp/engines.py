@@ -6,18 +6,58 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-__all__ = ["ENGINES", "blas_threads", "configuration", "load", "resolve", "show_config"]
+from fastmlp._core import fused_engine
 
-ENGINES = ("auto", "blas")
+__all__ = [
+    "ENGINES",
+    "LEVELS",
+    "blas_threads",
+    "configuration",
+    "fused_threads",
+    "load",
+    "oversubscribed",
+    "resolve",
+    "show_config",
+    "simd_level",
+    "usable_threads",
+]
+
+ENGINES = ("auto", "fused", "blas")
+# Instruction sets of the fused engine, the widest first.
+LEVELS = ("avx512", "avx2", "neon", "portable")
+
+
+@functools.cache
+def simd_level() -> str:
+    """Return the instruction set of the fused engine: the widest, or what FASTMLP_SIMD says."""
+    available = [level for level in LEVELS if fused_engine(level) is not None]
+    asked = os.environ.get("FASTMLP_SIMD")
+    if not asked:
+        return available[0]
+    if asked not in LEVELS:
+        raise ValueError(f"FASTMLP_SIMD is {asked!r}, expected one of {', '.join(LEVELS)}")
+    if asked not in available:
+        raise ValueError(
+            f"FASTMLP_SIMD is {asked!r}, which this CPU lacks; it has {', '.join(available)}"
+        )
+    return asked
 
 
 def resolve(name: str) -> str:
-    """Return the engine that `name`, one of ENGINES, stands for on this machine."""
+    """Return the engine that `name`, one of ENGINES, stands for on this machine.
+
+    ``auto`` is ``fused`` wherever the CPU has a vector level or FASTMLP_SIMD asks for one, for
+    networks of every size, and ``blas`` elsewhere.
+    """
     if name not in ENGINES:
         raise ValueError(f"engine is {name!r}, expected one of {', '.join(map(repr, ENGINES))}")
-    return "blas"
+    if name != "auto":
+        return name
+    vectors = simd_level() != "portable" or "FASTMLP_SIMD" in os.environ
+    return "fused" if vectors else "blas"
 
 
 def load(name: str, largest: int) -> object:
@@ -26,6 +66,8 @@ def load(name: str, largest: int) -> object:
     The BLAS engine brings SciPy's BLAS with it, which takes a tenth of a second to import:
     that happens here, not when fastmlp is imported.
     """
+    if name == "fused":
+        return fused_engine(simd_level())
     from fastmlp import _blas, _blas_engine
 
     if largest > _blas.MAX_DIMENSION:
@@ -34,6 +76,57 @@ def load(name: str, largest: int) -> object:
             f"({_blas.MAX_DIMENSION})"
         )
     return _blas_engine.engine
+
+
+def usable_threads() -> int:
+    """Return how many threads this process may keep busy.
+
+    The least of the CPUs it may run on, its control group's quota, and OMP_NUM_THREADS.
+    """
+    limits = [_usable_cpus(), _cgroup_quota()]
+    with contextlib.suppress(ValueError):
+        limits.append(int(os.environ.get("OMP_NUM_THREADS", "").split(",")[0]))
+    return max(1, min(limits))
+
+
+def fused_threads(n_threads: int | None) -> int:
+    """Return how many threads of the fused engine stand for `n_threads`: never more than usable.
+
+    FASTMLP_OVERSUBSCRIBE=1 lifts that limit, and the one below which a step is too small to
+    share out, for tests of many threads on a small machine.
+    """
+    if n_threads is not None and oversubscribed():
+        return n_threads
+    usable = usable_threads()
+    return usable if n_threads is None else min(n_threads, usable)
+
+
+def oversubscribed() -> bool:
+    """Return whether FASTMLP_OVERSUBSCRIBE lifts the limits on threads."""
+    return os.environ.get("FASTMLP_OVERSUBSCRIBE") == "1"
+
+
+def _usable_cpus() -> int:
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.cache
+def _cgroup_quota() -> int:
+    """Return the CPUs that the control group of this process pays for, rounded up."""
+    unlimited = sys.maxsize
+    for quota_file, period_file in (
+        ("/sys/fs/cgroup/cpu.max", None),
+        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            quota, *period = Path(quota_file).read_text().split()
+            if period_file is not None:
+                period = Path(period_file).read_text().split()
+            if int(quota) > 0:
+                return -(-int(quota) // int(period[0]))
+    return unlimited
 
 
 @functools.cache
@@ -62,9 +155,10 @@ def configuration() -> dict[str, Any]:
 
     Returns
     -------
-    dict with the keys ``fastmlp``, ``python``, ``numpy``, ``scipy``, ``platform``, ``cpus``
-    (usable by this process), ``engine`` (what ``engine="auto"`` means), ``blas`` (a list of
-    dicts: ``library``, ``version``, ``core``, ``threads``).
+    dict with the keys ``fastmlp``, ``python``, ``numpy``, ``scipy``, ``platform``, ``engine``
+    (what ``engine="auto"`` means), ``simd`` (the fused engine's instruction set), ``why`` (for
+    both), ``threads`` (that a fit may use), ``blas`` (a list of dicts: ``library``, ``version``,
+    ``core``, ``threads``).
     """
     import numpy
     import scipy
@@ -77,8 +171,10 @@ def configuration() -> dict[str, Any]:
         "numpy": numpy.__version__,
         "scipy": scipy.__version__,
         "platform": f"{platform.system()} {platform.machine()}",
-        "cpus": _usable_cpus(),
         "engine": resolve("auto"),
+        "simd": simd_level(),
+        "why": _why(),
+        "threads": usable_threads(),
         "blas": [
             {
                 "library": pool["internal_api"],
@@ -91,10 +187,12 @@ def configuration() -> dict[str, Any]:
     }
 
 
-def _usable_cpus() -> int:
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _why() -> str:
+    if os.environ.get("FASTMLP_SIMD"):
+        return "FASTMLP_SIMD asks for it"
+    if simd_level() == "portable":
+        return "this CPU has none of the vector levels that fastmlp knows"
+    return f"{simd_level()} is the widest that this CPU has"
 
 
 def show_config() -> None:

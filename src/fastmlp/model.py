@@ -212,8 +212,10 @@ class MLP:
         """
         features, targets = self.as_data(X, y)
         flat = np.empty_like(self.params)
-        core = self.core(max_rows=len(features))
+        core = self.core(max_rows=len(features), optimizer="sgd")
         loss = core.gradients(flat, features, targets, self.params)
+        if not np.isfinite(loss):
+            flat.fill(np.nan)
         return (loss, *self.split(flat))
 
     def as_data(self, X: ArrayLike, y: ArrayLike, suffix: str = "") -> tuple[Array, Array]:
@@ -229,10 +231,12 @@ class MLP:
             return features, as_labels(y, n, self.sizes[-1], f"y{suffix}")
         return features, as_values(y, n, self.sizes[-1], self.dtype, f"y{suffix}")
 
-    def core(self, *, max_rows: int, engine: str = "auto") -> Core:
+    def core(self, *, max_rows: int, engine: str = "auto", optimizer: str | None = None) -> Core:
         """Return a new `Core` for this network, for batches of up to `max_rows` rows."""
         capsule = engines.load(engines.resolve(engine), max(max_rows, *self.sizes))
-        return Core(capsule, self.sizes, self.activation, self.loss_name, self.dtype, max_rows)
+        return Core(
+            capsule, self.sizes, self.activation, self.loss_name, self.dtype, max_rows, optimizer
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a safetensors file, whole or not at all.

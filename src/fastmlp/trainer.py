@@ -1,4 +1,4 @@
-"""SGD: epochs, batches, schedules, stopping and history."""
+"""SGD and Adam: epochs, batches, schedules, stopping and history."""
 
 import contextlib
 import time
@@ -15,7 +15,7 @@ from fastmlp.inputs import as_int, as_real
 from fastmlp.model import MLP
 from fastmlp.schedules import Schedule
 
-__all__ = ["SGD", "Callback", "History"]
+__all__ = ["SGD", "Adam", "Callback", "History", "Trainer"]
 
 Array = NDArray[Any]
 
@@ -51,7 +51,174 @@ class History:
 Callback = Callable[[History], bool | None]
 
 
-class SGD:
+class Trainer:
+    """What `SGD` and `Adam` share: the order in which a model sees its data.
+
+    Attributes
+    ----------
+    history : History
+        Of the latest fit, also of one that was stopped by an exception.
+    engine : str
+        The engine that trains, "fused" or "blas".
+    """
+
+    _optimizer: str
+    _n_moments: int
+
+    def __init__(
+        self,
+        model: MLP,
+        learning_rate: float | Schedule,
+        weight_decay: float,
+        batch_size: int,
+        shuffle: bool,
+        seed: int | np.random.Generator | None,
+        engine: str,
+        n_threads: int | None,
+    ) -> None:
+        if not isinstance(model, MLP):
+            raise TypeError(f"model is {type(model).__name__}, expected fastmlp.MLP")
+        self.model = model
+        if not callable(learning_rate):
+            learning_rate = as_real(learning_rate, "learning_rate", 0)
+        self.learning_rate = learning_rate
+        self.weight_decay = as_real(weight_decay, "weight_decay", 0)
+        self.batch_size = as_int(batch_size, "batch_size", 1)
+        self.shuffle = bool(shuffle)
+        self.engine = engines.resolve(engine)
+        self.n_threads = None if n_threads is None else as_int(n_threads, "n_threads", 1)
+        self.history = History()
+        self._rng = np.random.default_rng(seed)
+        self._moments = [np.zeros_like(model.params) for _ in range(self._n_moments)]
+        self._epoch = 0
+        self._step = 0
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        epochs: int = 10,
+        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        progress: bool = False,
+        callback: Callback | None = None,
+    ) -> History:
+        """Train the model.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, n_in), finite
+        y : array-like
+            Class numbers (n_samples,), or values (n_samples, n_out).
+        epochs : int
+            Passes over the data.
+        validation_data : (X, y) or None
+            Evaluated after every epoch.
+        progress : bool
+            Show a bar with the losses on standard error.
+        callback : callable or None
+            Called with the history after every epoch; if it returns True, training ends. The
+            model then holds the parameters of that epoch, and may be changed.
+
+        Returns
+        -------
+        History
+
+        Raises
+        ------
+        DivergedError
+            A step met or made numbers that are not finite. The model keeps its last finite
+            parameters: those before that step.
+        KeyboardInterrupt
+            After Ctrl-C; the model is at a completed step.
+        """
+        epochs = as_int(epochs, "epochs", 0)
+        features, targets = self.model.as_data(X, y)
+        if validation_data is not None:
+            if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
+                raise TypeError("validation_data is not a pair (X, y)")
+            validation_data = self.model.as_data(*validation_data, suffix=" of validation_data")
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback is {callback!r}, expected a callable or None")
+
+        n = len(features)
+        core = self.model.core(
+            max_rows=min(self.batch_size, n), engine=self.engine, optimizer=self._optimizer
+        )
+        held = (self.model.params, *self._moments)
+        history = self.history = History()
+        core.load(*held)
+        with self.threads() as n_threads, _bar(epochs, progress) as bar:
+            try:
+                for _ in range(epochs):
+                    order = self._rng.permutation(n) if self.shuffle else np.arange(n)
+                    rate = self._rate()
+                    start = time.perf_counter()
+                    total, steps, completed = core.epoch(
+                        features,
+                        targets,
+                        order.astype(np.intp, copy=False),
+                        min(self.batch_size, n),
+                        learning_rate=rate,
+                        weight_decay=self.weight_decay,
+                        t=self._step,
+                        n_threads=n_threads,
+                        max_workers=n_threads - 1,
+                        any_size=engines.oversubscribed(),
+                        **self._rule(),
+                    )
+                    seconds = time.perf_counter() - start
+                    self._step += steps
+                    if not completed:
+                        raise DivergedError(self._epoch + 1, steps + 1, _ADVICE)
+                    self._epoch += 1
+
+                    history.loss.append(total / n)
+                    history.learning_rate.append(rate)
+                    history.seconds.append(seconds)
+                    if validation_data is not None:
+                        core.store(*held)
+                        loss, accuracy = self.model.evaluate(*validation_data)
+                        history.validation_loss.append(loss)
+                        if accuracy is not None:
+                            history.validation_accuracy.append(accuracy)
+                    bar(history)
+                    if callback is not None:
+                        core.store(*held)
+                        stop = callback(history)
+                        core.load(*held)
+                        if stop:
+                            break
+            finally:
+                core.store(*held)
+        return history
+
+    @contextlib.contextmanager
+    def threads(self) -> Iterator[int]:
+        """Hold the engine to the threads this trainer may use, and yield their number."""
+        if self.engine == "blas":
+            with engines.blas_threads(self.n_threads) as n_threads:
+                yield n_threads
+        else:
+            yield engines.fused_threads(self.n_threads)
+
+    def _rule(self) -> dict[str, Any]:
+        """Return the options of `Core.epoch` that belong to this optimizer."""
+        raise NotImplementedError
+
+    def _rate(self) -> float:
+        if not callable(self.learning_rate):
+            return self.learning_rate
+        return as_real(self.learning_rate(self._epoch), f"learning_rate({self._epoch})", 0)
+
+
+_ADVICE = (
+    "the model keeps its last finite parameters; try a smaller learning_rate, "
+    "or data scaled to mean 0 and variance 1"
+)
+
+
+class SGD(Trainer):
     """Minibatch stochastic gradient descent with momentum.
 
     Every step takes the gradient dW of the mean loss over the batch and does ::
@@ -78,9 +245,12 @@ class SGD:
         Whether every epoch takes the rows in a new random order.
     seed : int, numpy.random.Generator or None
         Of the shuffles.
-    engine : {"auto", "blas"}
+    engine : {"auto", "fused", "blas"}
+        The fused engine gives the same bits for any number of threads and any instruction set.
     n_threads : int or None
-        None leaves the number to BLAS and whoever set it up.
+        At most so many threads, and never more than this process may use. None takes all of
+        them where the step is large enough to gain from it; the BLAS engine leaves the number
+        to BLAS.
 
     Attributes
     ----------
@@ -102,6 +272,9 @@ class SGD:
     True
     """
 
+    _optimizer = "sgd"
+    _n_moments = 1
+
     def __init__(
         self,
         model: MLP,
@@ -116,146 +289,83 @@ class SGD:
         engine: str = "auto",
         n_threads: int | None = None,
     ) -> None:
-        if not isinstance(model, MLP):
-            raise TypeError(f"model is {type(model).__name__}, expected fastmlp.MLP")
-        self.model = model
-        if not callable(learning_rate):
-            learning_rate = as_real(learning_rate, "learning_rate", 0)
-        self.learning_rate = learning_rate
+        super().__init__(
+            model, learning_rate, weight_decay, batch_size, shuffle, seed, engine, n_threads
+        )
         self.momentum = as_real(momentum, "momentum", 0, below=1)
         self.nesterov = bool(nesterov)
-        self.weight_decay = as_real(weight_decay, "weight_decay", 0)
-        self.batch_size = as_int(batch_size, "batch_size", 1)
-        self.shuffle = bool(shuffle)
-        self.engine = engines.resolve(engine)
-        self.n_threads = None if n_threads is None else as_int(n_threads, "n_threads", 1)
-        self.history = History()
-        self._rng = np.random.default_rng(seed)
-        self._velocity = np.zeros_like(model.params)
-        self._epoch = 0
 
-    def fit(
+    def _rule(self) -> dict[str, Any]:
+        return {"momentum": self.momentum, "nesterov": self.nesterov}
+
+
+class Adam(Trainer):
+    """Minibatch descent with steps scaled by the moments of the gradient.
+
+    Every step t = 1, 2, ... takes the gradient dW of the mean loss over the batch and does ::
+
+        g = dW + weight_decay W
+        m = beta_1 m + (1 - beta_1) g
+        v = beta_2 v + (1 - beta_2) g²
+        W = W - learning_rate sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(v) + epsilon)
+
+    (Kingma and Ba 2015, section 2, in the order of computation given there at its end). With
+    ``decoupled=True`` it is AdamW (Loshchilov and Hutter 2019): g = dW, and W first shrinks by
+    learning_rate · weight_decay · W. Biases are not decayed.
+
+    Parameters
+    ----------
+    model, weight_decay, batch_size, shuffle, seed, engine, n_threads
+        As for `SGD`.
+    learning_rate : float or callable
+    beta_1, beta_2 : float in [0, 1)
+    epsilon : float > 0
+    decoupled : bool
+
+    Examples
+    --------
+    >>> import fastmlp
+    >>> X, y = fastmlp.data.load_digits()
+    >>> model = fastmlp.MLP([64, 100, 10], seed=0)
+    >>> history = fastmlp.Adam(model, batch_size=32).fit(X / 16, y, epochs=10)
+    >>> history.loss[-1] < 0.2 < history.loss[0]
+    True
+    """
+
+    _optimizer = "adam"
+    _n_moments = 2
+
+    def __init__(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        model: MLP,
         *,
-        epochs: int = 10,
-        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
-        progress: bool = False,
-        callback: Callback | None = None,
-    ) -> History:
-        """Train the model.
-
-        Parameters
-        ----------
-        X : array-like (n_samples, n_in), finite
-        y : array-like
-            Class numbers (n_samples,), or values (n_samples, n_out).
-        epochs : int
-            Passes over the data.
-        validation_data : (X, y) or None
-            Evaluated after every epoch.
-        progress : bool
-            Show a bar with the losses on standard error.
-        callback : callable or None
-            Called with the history after every epoch; if it returns True, training ends.
-
-        Returns
-        -------
-        History
-
-        Raises
-        ------
-        DivergedError
-            The loss is no longer finite. The model keeps its last finite parameters: those
-            before the step that failed or, where that step's parameters had already left the
-            finite numbers, those at the start of the epoch.
-        KeyboardInterrupt
-            After Ctrl-C; the model is at a completed step.
-        """
-        epochs = as_int(epochs, "epochs", 0)
-        features, targets = self.model.as_data(X, y)
-        if validation_data is not None:
-            if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
-                raise TypeError("validation_data is not a pair (X, y)")
-            validation_data = self.model.as_data(*validation_data, suffix=" of validation_data")
-        if callback is not None and not callable(callback):
-            raise TypeError(f"callback is {callback!r}, expected a callable or None")
-
-        n = len(features)
-        batch_size = min(self.batch_size, n)
-        core = self.model.core(max_rows=batch_size, engine=self.engine)
-        gradients = np.empty_like(self.model.params)
-        before = _Snapshot(self.model.params, self._velocity)
-        history = self.history = History()
-        with engines.blas_threads(self.n_threads), _bar(epochs, progress) as bar:
-            for _ in range(epochs):
-                order = self._rng.permutation(n) if self.shuffle else np.arange(n)
-                rate = self._rate()
-                before.take()
-                start = time.perf_counter()
-                total, steps, finite = core.epoch(
-                    self.model.params,
-                    self._velocity,
-                    gradients,
-                    features,
-                    targets,
-                    order.astype(np.intp, copy=False),
-                    batch_size,
-                    rate,
-                    self.momentum,
-                    self.nesterov,
-                    self.weight_decay,
-                )
-                seconds = time.perf_counter() - start
-                self._check_finite(finite, steps, before)
-                self._epoch += 1
-
-                history.loss.append(total / n)
-                history.learning_rate.append(rate)
-                history.seconds.append(seconds)
-                if validation_data is not None:
-                    loss, accuracy = self.model.evaluate(*validation_data)
-                    history.validation_loss.append(loss)
-                    if accuracy is not None:
-                        history.validation_accuracy.append(accuracy)
-                bar(history)
-                if callback is not None and callback(history):
-                    break
-        return history
-
-    def _rate(self) -> float:
-        if not callable(self.learning_rate):
-            return self.learning_rate
-        return as_real(self.learning_rate(self._epoch), f"learning_rate({self._epoch})", 0)
-
-    def _check_finite(self, finite: bool, steps: int, before: "_Snapshot") -> None:
-        usable = bool(np.isfinite(self.model.params).all())
-        if finite and usable:
-            return
-        if not usable:
-            before.restore()
-        raise DivergedError(
-            self._epoch + 1,
-            steps + 1 if not finite else steps,
-            "the model keeps its last finite parameters; try a smaller learning_rate, "
-            "or data scaled to mean 0 and variance 1",
+        learning_rate: float | Schedule = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+        batch_size: int = 128,
+        shuffle: bool = True,
+        seed: int | np.random.Generator | None = 0,
+        engine: str = "auto",
+        n_threads: int | None = None,
+    ) -> None:
+        super().__init__(
+            model, learning_rate, weight_decay, batch_size, shuffle, seed, engine, n_threads
         )
+        self.beta_1 = as_real(beta_1, "beta_1", 0, below=1)
+        self.beta_2 = as_real(beta_2, "beta_2", 0, below=1)
+        self.epsilon = as_real(epsilon, "epsilon", float(np.finfo(model.dtype).tiny))
+        self.decoupled = bool(decoupled)
 
-
-class _Snapshot:
-    """Arrays as they were when last taken."""
-
-    def __init__(self, *arrays: Array) -> None:
-        self._pairs = [(array, np.empty_like(array)) for array in arrays]
-
-    def take(self) -> None:
-        for array, copy in self._pairs:
-            np.copyto(copy, array)
-
-    def restore(self) -> None:
-        for array, copy in self._pairs:
-            np.copyto(array, copy)
+    def _rule(self) -> dict[str, Any]:
+        return {
+            "beta1": self.beta_1,
+            "beta2": self.beta_2,
+            "epsilon": self.epsilon,
+            "decoupled": self.decoupled,
+        }
 
 
 @contextlib.contextmanager

@@ -1,0 +1,29 @@
+// The fused engine for one instruction set, float32 and float64. The including file has defined
+// FM_LEVEL, FM_ROWS, FM_LANES_FLOAT32, FM_LANES_FLOAT64 and the operations on vectors.
+
+#define real float
+#define R(name) name##_f32
+#define FM_REAL_BITS 32
+#define FM_LANES FM_LANES_FLOAT32
+#include "fused.inc.c"
+#undef real
+#undef R
+#undef FM_REAL_BITS
+#undef FM_LANES
+
+#define real double
+#define R(name) name##_f64
+#define FM_REAL_BITS 64
+#define FM_LANES FM_LANES_FLOAT64
+#include "fused.inc.c"
+#undef real
+#undef R
+#undef FM_REAL_BITS
+#undef FM_LANES
+
+#define FM_JOIN_(a, b) a##b
+#define FM_JOIN(a, b) FM_JOIN_(a, b)
+
+const fm_level FM_JOIN(fm_level_, FM_LEVEL) = {
+    {&functions_f32, &functions_f64},
+};

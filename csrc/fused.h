@@ -1,0 +1,53 @@
+// What the files of the fused engine share: the layout of its memory, and the functions that every
+// instruction set provides.
+#ifndef FM_FUSED_H
+#define FM_FUSED_H
+
+#include "fastmlp.h"
+
+// One layer in the engine's own memory. Offsets count elements: those of weights into run->state,
+// those of activations into the workspace.
+//
+// Weights live in panels of two vectors of outputs, [panel][1 + I][width], the bias at the panel's
+// head; where one vector holds the last outputs, the last panel is one vector wide. Layers after
+// the first keep a transposed copy for backward-data, panels over the inputs, [panel][O][width].
+// Whatever pads a panel is zero.
+typedef struct fm_layer {
+    ptrdiff_t I, O;
+    ptrdiff_t vectors;           // of a row of outputs
+    ptrdiff_t W, moment1, moment2, WT;
+    ptrdiff_t in, in_ld;         // A_{l-1} (max_rows, in_ld)
+    ptrdiff_t out, out_ld;       // A_l, and in the last layer dZ_l as well
+    ptrdiff_t din;               // dZ_{l-1}, as wide as A_{l-1}
+    ptrdiff_t flat;              // W_l in run->params and what mirrors it
+} fm_layer;
+
+// What one instruction set does for one dtype; fastmlp.h says what each function does.
+typedef struct fm_functions {
+    int lanes, rows;             // of a vector; of the tallest tile
+    ptrdiff_t (*layout)(const fm_net *net, const fm_rule *rule, ptrdiff_t max_rows,
+                        fm_layer *layers, ptrdiff_t *state);
+    void (*prepare)(fm_run *run);
+    void (*load)(fm_run *run);
+    void (*store)(const fm_run *run);
+    void (*forward)(const fm_run *run, void *out, const void *X, ptrdiff_t B);
+    void (*rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last);
+    int (*weights_part)(fm_run *run, int part, int n_parts);
+    double (*loss)(const fm_run *run);
+    void (*math)(int function, void *y, const void *x, ptrdiff_t n);
+} fm_functions;
+
+typedef struct fm_level {
+    const fm_functions *by_dtype[2];
+} fm_level;
+
+// What a row tile does with its results: nothing, relu, or keep them where the mask is positive.
+enum { FM_STORE, FM_STORE_RELU, FM_STORE_MASKED };
+
+// Lane-wise sums run over this many virtual lanes, whatever the real ones: see softmax_row.
+enum { FM_VIRTUAL_LANES = 16 };
+
+// A cache line; and what one thread may count on of its second-level cache, both in bytes.
+enum { FM_ALIGN = 64, FM_CACHE = 512 * 1024 };
+
+#endif

@@ -1,0 +1,42 @@
+// The fused engine for one instruction set and dtype: the operations on vectors under short names,
+// then the parts.
+
+#include "fused.h"
+#include "pool.h"
+
+#ifndef V
+#define V R(V)
+#define VI R(VI)
+#define vset1 R(vset1)
+#define vload R(vload)
+#define vstore R(vstore)
+#define vload_n R(vload_n)
+#define vstore_n R(vstore_n)
+#define vadd R(vadd)
+#define vsub R(vsub)
+#define vmul R(vmul)
+#define vdiv R(vdiv)
+#define vmax R(vmax)
+#define vmin R(vmin)
+#define vsqrt R(vsqrt)
+#define vfma R(vfma)
+#define vfnma R(vfnma)
+#define vkeep R(vkeep)
+#define vselect_lt R(vselect_lt)
+#define vtranspose R(vtranspose)
+#define vbits R(vbits)
+#define vreal R(vreal)
+#define iset1 R(iset1)
+#define iadd R(iadd)
+#define isub R(isub)
+#define iand R(iand)
+#define ior R(ior)
+#define ishl R(ishl)
+#define ishr R(ishr)
+#endif
+
+#include "vecmath.h"
+#include "tile.inc.c"
+#include "loss.inc.c"
+#include "step.inc.c"
+#include "weights.inc.c"

@@ -1,0 +1,247 @@
+// See pool.h. Workers belong to the process and wait for a team to take them; a team belongs to
+// one run of one caller, so that two models in two threads share nothing but idle workers.
+//
+// Whoever waits spins first, for about the time that waking a thread would take, and then sleeps:
+// steps follow each other in microseconds, but more threads than processors must not spin.
+#include "pool.h"
+
+#if defined(_WIN32) // one thread there, until there is a machine to test more on
+
+#include <stddef.h>
+
+fm_team *fm_team_open(int n_threads, int max_workers)
+{
+    (void)n_threads, (void)max_workers;
+    return NULL;
+}
+int fm_team_size(const fm_team *team) { (void)team; return 1; }
+void fm_team_run(fm_team *team, void (*work)(void *, int), void *argument)
+{
+    (void)team;
+    work(argument, 0);
+}
+void fm_team_barrier(fm_team *team) { (void)team; }
+void fm_team_close(fm_team *team) { (void)team; }
+
+#else
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+enum { SPINS = 2000 };
+
+#if defined(__x86_64__)
+#define RELAX() __builtin_ia32_pause()
+#elif defined(__aarch64__)
+#define RELAX() __asm__ volatile("yield")
+#else
+#define RELAX() ((void)0)
+#endif
+
+// A number that only grows, and whoever waits for it to change.
+typedef struct ticker {
+    atomic_int value, sleepers;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+} ticker;
+
+struct fm_team {
+    int size;
+    ticker jobs;                  // one more for every job, and for the end
+    ticker meetings;              // one more whenever all threads of a job have met
+    atomic_int arrived;
+    void (*work)(void *, int);    // NULL: the team is over
+    void *argument;
+};
+
+typedef struct worker {
+    struct worker *next;          // while idle
+    ticker teams;                 // one more for every team that takes it
+    fm_team *team;
+    int thread;
+} worker;
+
+static pthread_mutex_t pool_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t pool_once = PTHREAD_ONCE_INIT;
+static worker *idle;
+static int n_workers;
+
+static void ticker_init(ticker *t)
+{
+    atomic_init(&t->value, 0);
+    atomic_init(&t->sleepers, 0);
+    pthread_mutex_init(&t->lock, NULL);
+    pthread_cond_init(&t->changed, NULL);
+}
+
+static void ticker_free(ticker *t)
+{
+    pthread_cond_destroy(&t->changed);
+    pthread_mutex_destroy(&t->lock);
+}
+
+static void tick(ticker *t)
+{
+    atomic_fetch_add(&t->value, 1);
+    // Whoever has not yet seen the new value has counted itself a sleeper before it looked.
+    if (atomic_load(&t->sleepers)) {
+        pthread_mutex_lock(&t->lock);
+        pthread_cond_broadcast(&t->changed);
+        pthread_mutex_unlock(&t->lock);
+    }
+}
+
+static void wait_beyond(ticker *t, int seen)
+{
+    for (int i = 0; i < SPINS; i++) {
+        if (atomic_load_explicit(&t->value, memory_order_acquire) != seen)
+            return;
+        RELAX();
+    }
+    pthread_mutex_lock(&t->lock);
+    atomic_fetch_add(&t->sleepers, 1);
+    while (atomic_load(&t->value) == seen)
+        pthread_cond_wait(&t->changed, &t->lock);
+    atomic_fetch_sub(&t->sleepers, 1);
+    pthread_mutex_unlock(&t->lock);
+}
+
+void fm_team_barrier(fm_team *team)
+{
+    if (!team)
+        return;
+    int seen = atomic_load(&team->meetings.value);
+    if (atomic_fetch_add(&team->arrived, 1) == team->size - 1) {
+        atomic_store(&team->arrived, 0);
+        tick(&team->meetings);
+    } else {
+        wait_beyond(&team->meetings, seen);
+    }
+}
+
+static void *worker_main(void *argument)
+{
+    worker *self = argument;
+    for (int teams = 0;; teams++) {
+        wait_beyond(&self->teams, teams);
+        fm_team *team = self->team;
+        for (int jobs = 0;; jobs++) {
+            wait_beyond(&team->jobs, jobs);
+            if (team->work == NULL)
+                break;
+            team->work(team->argument, self->thread);
+            fm_team_barrier(team);
+        }
+        // Idle again, and told so; after that the team may be gone.
+        pthread_mutex_lock(&pool_lock);
+        self->next = idle;
+        idle = self;
+        atomic_fetch_add(&team->arrived, 1);
+        pthread_mutex_unlock(&pool_lock);
+    }
+    return NULL;
+}
+
+static void before_fork(void) { pthread_mutex_lock(&pool_lock); }
+static void after_fork_parent(void) { pthread_mutex_unlock(&pool_lock); }
+static void after_fork_child(void)
+{
+    // The child has none of the workers: forget them, and let new ones be made when needed.
+    idle = NULL;
+    n_workers = 0;
+    pthread_mutex_init(&pool_lock, NULL);
+}
+static void register_fork(void)
+{
+    pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+}
+
+// With pool_lock held: an idle worker, or a new one.
+static worker *take_worker(int max_workers)
+{
+    worker *w = idle;
+    if (w) {
+        idle = w->next;
+        return w;
+    }
+    if (n_workers >= max_workers || !(w = malloc(sizeof *w)))
+        return NULL;
+    ticker_init(&w->teams);
+    // Signals are for the threads of the program that uses us.
+    sigset_t all, old;
+    pthread_t thread;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int failed = pthread_create(&thread, NULL, worker_main, w);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (failed) {
+        ticker_free(&w->teams);
+        free(w);
+        return NULL;
+    }
+    pthread_detach(thread);
+    n_workers++;
+    return w;
+}
+
+fm_team *fm_team_open(int n_threads, int max_workers)
+{
+    if (n_threads < 2)
+        return NULL;
+    fm_team *team = malloc(sizeof *team);
+    if (!team)
+        return NULL;
+    team->size = 1;
+    atomic_init(&team->arrived, 0);
+    ticker_init(&team->jobs);
+    ticker_init(&team->meetings);
+    pthread_once(&pool_once, register_fork);
+    pthread_mutex_lock(&pool_lock);
+    worker *w;
+    while (team->size < n_threads && (w = take_worker(max_workers))) {
+        w->team = team;
+        w->thread = team->size++;
+        tick(&w->teams);
+    }
+    pthread_mutex_unlock(&pool_lock);
+    if (team->size == 1) {
+        fm_team_close(team);
+        return NULL;
+    }
+    return team;
+}
+
+int fm_team_size(const fm_team *team) { return team ? team->size : 1; }
+
+void fm_team_run(fm_team *team, void (*work)(void *, int), void *argument)
+{
+    if (team) {
+        team->work = work;
+        team->argument = argument;
+        tick(&team->jobs);
+    }
+    work(argument, 0);
+    fm_team_barrier(team);
+}
+
+void fm_team_close(fm_team *team)
+{
+    if (!team)
+        return;
+    team->work = NULL;
+    tick(&team->jobs);
+    // The workers have no further use for the team once they have counted themselves idle.
+    while (atomic_load(&team->arrived) < team->size - 1)
+        sched_yield();
+    // The last of them has let go of the lock after counting; take it once to be sure.
+    pthread_mutex_lock(&pool_lock);
+    pthread_mutex_unlock(&pool_lock);
+    ticker_free(&team->jobs);
+    ticker_free(&team->meetings);
+    free(team);
+}
+
+#endif

@@ -1,0 +1,21 @@
+// A team of threads that run the same work together: spins, then sleeps; survives fork.
+#ifndef FM_POOL_H
+#define FM_POOL_H
+
+typedef struct fm_team fm_team;
+
+// Gathers up to n_threads threads, the caller's among them, of which the process has at most
+// max_workers besides its callers'. Fewer may come; NULL where there is no other or no memory.
+fm_team *fm_team_open(int n_threads, int max_workers);
+int fm_team_size(const fm_team *team);
+
+// Runs work(argument, thread) on all threads of the team, the caller being thread 0, and returns
+// when all have. Without a team, on the caller alone.
+void fm_team_run(fm_team *team, void (*work)(void *argument, int thread), void *argument);
+
+// Called by all threads from within the work: none goes on before all are here.
+void fm_team_barrier(fm_team *team);
+
+void fm_team_close(fm_team *team);
+
+#endif

@@ -1,0 +1,154 @@
+// AVX-512F: 16 floats or 8 doubles to a vector.
+#include "target.h"
+#if FM_X86_64
+FM_TARGET_BEGIN("avx512f,avx2,fma")
+#include <immintrin.h>
+
+#define FM_LEVEL avx512
+#define FM_ROWS 14
+
+// -- float32
+
+typedef __m512 V_f32;
+typedef __m512i VI_f32;
+INLINE V_f32 vset1_f32(float x) { return _mm512_set1_ps(x); }
+INLINE V_f32 vload_f32(const float *p) { return _mm512_loadu_ps(p); }
+INLINE void vstore_f32(float *p, V_f32 a) { _mm512_storeu_ps(p, a); }
+INLINE V_f32 vload_n_f32(const float *p, int n)
+{
+    return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+}
+INLINE void vstore_n_f32(float *p, V_f32 a, int n)
+{
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), a);
+}
+INLINE V_f32 vadd_f32(V_f32 a, V_f32 b) { return _mm512_add_ps(a, b); }
+INLINE V_f32 vsub_f32(V_f32 a, V_f32 b) { return _mm512_sub_ps(a, b); }
+INLINE V_f32 vmul_f32(V_f32 a, V_f32 b) { return _mm512_mul_ps(a, b); }
+INLINE V_f32 vdiv_f32(V_f32 a, V_f32 b) { return _mm512_div_ps(a, b); }
+INLINE V_f32 vmax_f32(V_f32 a, V_f32 b) { return _mm512_max_ps(a, b); }
+INLINE V_f32 vmin_f32(V_f32 a, V_f32 b) { return _mm512_min_ps(a, b); }
+INLINE V_f32 vsqrt_f32(V_f32 a) { return _mm512_sqrt_ps(a); }
+INLINE V_f32 vfma_f32(V_f32 a, V_f32 b, V_f32 c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE V_f32 vfnma_f32(V_f32 a, V_f32 b, V_f32 c) { return _mm512_fnmadd_ps(a, b, c); }
+INLINE V_f32 vkeep_f32(V_f32 a, V_f32 x)
+{
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_NLE_UQ), x);
+}
+INLINE V_f32 vselect_lt_f32(V_f32 a, V_f32 b, V_f32 x, V_f32 y)
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
+}
+INLINE VI_f32 vbits_f32(V_f32 a) { return _mm512_castps_si512(a); }
+INLINE V_f32 vreal_f32(VI_f32 a) { return _mm512_castsi512_ps(a); }
+INLINE VI_f32 iset1_f32(uint32_t x) { return _mm512_set1_epi32((int)x); }
+INLINE VI_f32 iadd_f32(VI_f32 a, VI_f32 b) { return _mm512_add_epi32(a, b); }
+INLINE VI_f32 isub_f32(VI_f32 a, VI_f32 b) { return _mm512_sub_epi32(a, b); }
+INLINE VI_f32 iand_f32(VI_f32 a, VI_f32 b) { return _mm512_and_si512(a, b); }
+INLINE VI_f32 ior_f32(VI_f32 a, VI_f32 b) { return _mm512_or_si512(a, b); }
+INLINE VI_f32 ishl_f32(VI_f32 a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
+INLINE VI_f32 ishr_f32(VI_f32 a, int n) { return _mm512_srli_epi32(a, (unsigned)n); }
+
+// 16 x 16 in place
+INLINE void vtranspose_f32(V_f32 *r)
+{
+    V_f32 t[16];
+    FM_UNROLL
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    FM_UNROLL
+    for (int i = 0; i < 16; i += 4)
+        FM_UNROLL
+        for (int j = 0; j < 2; j++) {
+            __m512d a = _mm512_castps_pd(t[i + j]), b = _mm512_castps_pd(t[i + j + 2]);
+            r[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            r[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+    FM_UNROLL
+    for (int j = 0; j < 4; j++) {
+        t[4 * j] = _mm512_shuffle_f32x4(r[j], r[j + 4], 0x44);
+        t[4 * j + 1] = _mm512_shuffle_f32x4(r[j], r[j + 4], 0xee);
+        t[4 * j + 2] = _mm512_shuffle_f32x4(r[j + 8], r[j + 12], 0x44);
+        t[4 * j + 3] = _mm512_shuffle_f32x4(r[j + 8], r[j + 12], 0xee);
+    }
+    FM_UNROLL
+    for (int j = 0; j < 4; j++) {
+        r[j] = _mm512_shuffle_f32x4(t[4 * j], t[4 * j + 2], 0x88);
+        r[j + 4] = _mm512_shuffle_f32x4(t[4 * j], t[4 * j + 2], 0xdd);
+        r[j + 8] = _mm512_shuffle_f32x4(t[4 * j + 1], t[4 * j + 3], 0x88);
+        r[j + 12] = _mm512_shuffle_f32x4(t[4 * j + 1], t[4 * j + 3], 0xdd);
+    }
+}
+
+// -- float64
+
+typedef __m512d V_f64;
+typedef __m512i VI_f64;
+INLINE V_f64 vset1_f64(double x) { return _mm512_set1_pd(x); }
+INLINE V_f64 vload_f64(const double *p) { return _mm512_loadu_pd(p); }
+INLINE void vstore_f64(double *p, V_f64 a) { _mm512_storeu_pd(p, a); }
+INLINE V_f64 vload_n_f64(const double *p, int n)
+{
+    return _mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p);
+}
+INLINE void vstore_n_f64(double *p, V_f64 a, int n)
+{
+    _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), a);
+}
+INLINE V_f64 vadd_f64(V_f64 a, V_f64 b) { return _mm512_add_pd(a, b); }
+INLINE V_f64 vsub_f64(V_f64 a, V_f64 b) { return _mm512_sub_pd(a, b); }
+INLINE V_f64 vmul_f64(V_f64 a, V_f64 b) { return _mm512_mul_pd(a, b); }
+INLINE V_f64 vdiv_f64(V_f64 a, V_f64 b) { return _mm512_div_pd(a, b); }
+INLINE V_f64 vmax_f64(V_f64 a, V_f64 b) { return _mm512_max_pd(a, b); }
+INLINE V_f64 vmin_f64(V_f64 a, V_f64 b) { return _mm512_min_pd(a, b); }
+INLINE V_f64 vsqrt_f64(V_f64 a) { return _mm512_sqrt_pd(a); }
+INLINE V_f64 vfma_f64(V_f64 a, V_f64 b, V_f64 c) { return _mm512_fmadd_pd(a, b, c); }
+INLINE V_f64 vfnma_f64(V_f64 a, V_f64 b, V_f64 c) { return _mm512_fnmadd_pd(a, b, c); }
+INLINE V_f64 vkeep_f64(V_f64 a, V_f64 x)
+{
+    return _mm512_maskz_mov_pd(_mm512_cmp_pd_mask(a, _mm512_setzero_pd(), _CMP_NLE_UQ), x);
+}
+INLINE V_f64 vselect_lt_f64(V_f64 a, V_f64 b, V_f64 x, V_f64 y)
+{
+    return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(a, b, _CMP_LT_OQ), y, x);
+}
+INLINE VI_f64 vbits_f64(V_f64 a) { return _mm512_castpd_si512(a); }
+INLINE V_f64 vreal_f64(VI_f64 a) { return _mm512_castsi512_pd(a); }
+INLINE VI_f64 iset1_f64(uint64_t x) { return _mm512_set1_epi64((long long)x); }
+INLINE VI_f64 iadd_f64(VI_f64 a, VI_f64 b) { return _mm512_add_epi64(a, b); }
+INLINE VI_f64 isub_f64(VI_f64 a, VI_f64 b) { return _mm512_sub_epi64(a, b); }
+INLINE VI_f64 iand_f64(VI_f64 a, VI_f64 b) { return _mm512_and_si512(a, b); }
+INLINE VI_f64 ior_f64(VI_f64 a, VI_f64 b) { return _mm512_or_si512(a, b); }
+INLINE VI_f64 ishl_f64(VI_f64 a, int n) { return _mm512_slli_epi64(a, (unsigned)n); }
+INLINE VI_f64 ishr_f64(VI_f64 a, int n) { return _mm512_srli_epi64(a, (unsigned)n); }
+
+// 8 x 8 in place
+INLINE void vtranspose_f64(V_f64 *r)
+{
+    V_f64 t[8], u[4];
+    FM_UNROLL
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm512_unpacklo_pd(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_pd(r[i], r[i + 1]);
+    }
+    FM_UNROLL
+    for (int j = 0; j < 2; j++) {
+        u[0] = _mm512_shuffle_f64x2(t[j], t[j + 2], 0x44);
+        u[1] = _mm512_shuffle_f64x2(t[j], t[j + 2], 0xee);
+        u[2] = _mm512_shuffle_f64x2(t[j + 4], t[j + 6], 0x44);
+        u[3] = _mm512_shuffle_f64x2(t[j + 4], t[j + 6], 0xee);
+        r[j] = _mm512_shuffle_f64x2(u[0], u[2], 0x88);
+        r[j + 2] = _mm512_shuffle_f64x2(u[0], u[2], 0xdd);
+        r[j + 4] = _mm512_shuffle_f64x2(u[1], u[3], 0x88);
+        r[j + 6] = _mm512_shuffle_f64x2(u[1], u[3], 0xdd);
+    }
+}
+
+#define FM_LANES_FLOAT32 16
+#define FM_LANES_FLOAT64 8
+#include "both_dtypes.inc.c"
+
+FM_TARGET_END
+#endif

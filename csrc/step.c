@@ -1,0 +1,141 @@
+// The fused engine: one training step, shared out among threads.
+//
+// Phase A: every thread takes a share of the rows forward through all layers, into the loss, and
+// back. Phase B: the threads share out the weight tiles of all layers; each sums over the whole
+// batch in row order and updates at once. Two barriers, no reduction, and no result depends on
+// how many threads there are.
+#include "fused.h"
+#include "pool.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <string.h>
+
+static const fm_functions *functions(const fm_run *run)
+{
+    return ((const fm_level *)run->level)->by_dtype[run->net.dtype];
+}
+
+static size_t itemsize(const fm_run *run)
+{
+    return run->net.dtype == FM_FLOAT32 ? sizeof(float) : sizeof(double);
+}
+
+static void sizes(const fm_run *run, size_t *workspace, size_t *state)
+{
+    ptrdiff_t elements;
+    const fm_functions *f = functions(run);
+    *workspace = (size_t)f->layout(&run->net, &run->rule, run->max_rows, NULL, &elements) *
+                 itemsize(run);
+    *state = (size_t)elements * itemsize(run);
+}
+
+static void prepare(fm_run *run)
+{
+    ptrdiff_t elements;
+    functions(run)->layout(&run->net, &run->rule, run->max_rows, run->workspace, &elements);
+    functions(run)->prepare(run);
+}
+
+static void load(fm_run *run) { functions(run)->load(run); }
+static void store(const fm_run *run) { functions(run)->store(run); }
+
+static void forward(fm_run *run, void *out, const void *X, ptrdiff_t B)
+{
+    functions(run)->forward(run, out, X, B);
+}
+
+typedef struct step_job {
+    fm_run *run;
+    double loss;
+    atomic_int broken; // some new parameter is not finite
+} step_job;
+
+// As many rows at a time as leave their activations in the cache through all layers.
+static ptrdiff_t rows_at_a_time(const fm_run *run)
+{
+    ptrdiff_t widest = 1;
+    for (ptrdiff_t l = 0; l <= run->net.n_layers; l++)
+        if (run->net.sizes[l] > widest)
+            widest = run->net.sizes[l];
+    ptrdiff_t rows = FM_CACHE / (widest * (ptrdiff_t)itemsize(run));
+    ptrdiff_t least = 2 * functions(run)->rows;
+    return rows > least ? rows : least;
+}
+
+static void step_part(void *argument, int thread)
+{
+    step_job *job = argument;
+    fm_run *run = job->run;
+    const fm_functions *f = functions(run);
+    int n_threads = fm_team_size(run->team);
+
+    ptrdiff_t first = run->B * thread / n_threads, last = run->B * (thread + 1) / n_threads;
+    ptrdiff_t n = (last - first + rows_at_a_time(run) - 1) / rows_at_a_time(run);
+    for (ptrdiff_t i = 0; i < n; i++)
+        f->rows_part(run, first + (last - first) * i / n, first + (last - first) * (i + 1) / n);
+    fm_team_barrier(run->team);
+
+    double loss = f->loss(run);
+    if (thread == 0)
+        job->loss = loss;
+    if (isfinite(loss) && !f->weights_part(run, thread, n_threads))
+        atomic_store(&job->broken, 1);
+}
+
+static double step(fm_run *run, int *finite)
+{
+    step_job job = {.run = run};
+    atomic_init(&job.broken, 0);
+    fm_team_run(run->team, step_part, &job);
+    *finite = !atomic_load(&job.broken);
+    return job.loss;
+}
+
+static double gradients(fm_run *run)
+{
+    int finite;
+    load(run);
+    run->store_gradients = 1;
+    double loss = step(run, &finite);
+    run->store_gradients = 0;
+    return loss;
+}
+
+#define ENGINE(level)                                                                         \
+    static const fm_engine engine_##level = {                                                 \
+        "fused", &fm_level_##level, sizes, prepare, load, store, forward, gradients, step,    \
+    };
+
+extern const fm_level fm_level_avx512, fm_level_avx2, fm_level_neon, fm_level_portable;
+
+ENGINE(portable)
+#if defined(__x86_64__) || defined(_M_X64)
+ENGINE(avx512)
+ENGINE(avx2)
+#elif defined(__aarch64__) || defined(_M_ARM64)
+ENGINE(neon)
+#endif
+
+const fm_engine *fm_fused_engine(const char *level)
+{
+#if defined(__x86_64__) || defined(_M_X64)
+    __builtin_cpu_init();
+    if (!strcmp(level, "avx512"))
+        return __builtin_cpu_supports("avx512f") ? &engine_avx512 : NULL;
+    if (!strcmp(level, "avx2"))
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &engine_avx2
+                                                                               : NULL;
+#elif defined(__aarch64__) || defined(_M_ARM64)
+    if (!strcmp(level, "neon"))
+        return &engine_neon;
+#endif
+    return strcmp(level, "portable") ? NULL : &engine_portable;
+}
+
+void fm_vector_math(const fm_engine *engine, int dtype, int function, void *y, const void *x,
+                    ptrdiff_t n)
+{
+    ((const fm_level *)engine->level)->by_dtype[dtype]->math(function, y, x, n);
+}

@@ -1,0 +1,276 @@
+// A step: rows through all layers forward and back, then the weights. Neither half has a
+// dependency between its parts, so each can be shared out among threads; see fused.h for the
+// layout of the memory.
+
+#define WIDTH (2 * FM_LANES) // columns of a full panel
+
+INLINE ptrdiff_t R(min)(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+INLINE const fm_layer *R(layers)(const fm_run *run) { return (const fm_layer *)run->workspace; }
+INLINE real *R(at)(const fm_run *run, ptrdiff_t offset) { return (real *)run->workspace + offset; }
+
+// Vectors in a row of n outputs, and how many of them panel p has.
+INLINE ptrdiff_t R(vectors)(ptrdiff_t n) { return (n + FM_LANES - 1) / FM_LANES; }
+INLINE int R(panel_vectors)(ptrdiff_t vectors, ptrdiff_t p) { return vectors - 2 * p > 1 ? 2 : 1; }
+
+// Where block i of n, as even as can be, of `length` begins.
+INLINE ptrdiff_t R(block)(ptrdiff_t length, ptrdiff_t n, ptrdiff_t i) { return length * i / n; }
+INLINE ptrdiff_t R(n_blocks)(ptrdiff_t length) { return (length + FM_ROWS - 1) / FM_ROWS; }
+
+// Elements between rows of width n: room for whole virtual vectors, and an odd number of cache
+// lines, so that the rows of a tile spread over all sets of the cache.
+INLINE ptrdiff_t R(stride)(ptrdiff_t n)
+{
+    const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real);
+    ptrdiff_t whole = (n + FM_VIRTUAL_LANES - 1) / FM_VIRTUAL_LANES * FM_VIRTUAL_LANES;
+    return whole / line % 2 ? whole : whole + line;
+}
+
+// `n` elements rounded up to whole cache lines.
+INLINE ptrdiff_t R(lines)(ptrdiff_t n)
+{
+    const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real);
+    return (n + line - 1) / line * line;
+}
+
+INLINE ptrdiff_t R(take)(ptrdiff_t *total, ptrdiff_t n)
+{
+    ptrdiff_t start = *total;
+    *total += R(lines)(n);
+    return start;
+}
+
+INLINE ptrdiff_t R(widest)(const fm_net *net)
+{
+    ptrdiff_t widest = 0;
+    for (ptrdiff_t l = 0; l <= net->n_layers; l++)
+        widest = net->sizes[l] > widest ? net->sizes[l] : widest;
+    return widest;
+}
+
+// The workspace begins with the layers, then the rows' losses, a row of zeros, and for `forward`
+// a panel for the columns that do not fill one.
+INLINE ptrdiff_t R(layers_room)(const fm_net *net)
+{
+    return R(lines)((net->n_layers * (ptrdiff_t)sizeof(fm_layer) + (ptrdiff_t)sizeof(real) - 1) /
+                    (ptrdiff_t)sizeof(real));
+}
+INLINE real *R(losses)(const fm_run *run) { return R(at)(run, R(layers_room)(&run->net)); }
+INLINE real *R(zeros)(const fm_run *run) { return R(losses)(run) + R(lines)(run->max_rows); }
+INLINE real *R(rest)(const fm_run *run)
+{
+    return R(zeros)(run) + R(lines)(R(widest)(&run->net) + WIDTH);
+}
+
+// Lays out state and workspace; writes the layers if there is room for them. Returns the elements
+// of the workspace, *state those of the state.
+static ptrdiff_t R(layout)(const fm_net *net, const fm_rule *rule, ptrdiff_t max_rows,
+                           fm_layer *layers, ptrdiff_t *state)
+{
+    ptrdiff_t L = net->n_layers, total = R(layers_room)(net), flat = 0;
+    *state = 0;
+    R(take)(&total, max_rows);
+    R(take)(&total, R(widest)(net) + WIDTH);
+    R(take)(&total, (R(widest)(net) + 1) * WIDTH);
+    ptrdiff_t in = R(take)(&total, max_rows * R(stride)(net->sizes[0]));
+    for (ptrdiff_t l = 0; l < L; l++) {
+        fm_layer layer = {.I = net->sizes[l], .O = net->sizes[l + 1], .flat = flat, .in = in};
+        layer.vectors = R(vectors)(layer.O);
+        ptrdiff_t n_panels = layer.vectors * FM_LANES * (layer.I + 1);
+        layer.W = R(take)(state, n_panels);
+        layer.moment1 = R(take)(state, n_panels);
+        layer.moment2 = R(take)(state, rule->kind == FM_ADAM ? n_panels : 0);
+        layer.WT = R(take)(state, l ? R(vectors)(layer.I) * FM_LANES * layer.O : 0);
+        layer.in_ld = R(stride)(layer.I);
+        layer.out_ld = R(stride)(layer.O);
+        layer.out = in = R(take)(&total, max_rows * layer.out_ld);
+        layer.din = l ? R(take)(&total, max_rows * layer.in_ld) : 0;
+        flat += (layer.I + 1) * layer.O;
+        if (layers)
+            layers[l] = layer;
+    }
+    return total;
+}
+
+static void R(prepare)(fm_run *run)
+{
+    memset(R(zeros)(run), 0, (size_t)(R(widest)(&run->net) + WIDTH) * sizeof(real));
+}
+
+// -- state: panels from and to the flat arrays ---------------------------------------------------
+
+// Copies a layer's flat [W | b] into panels, or back.
+static void R(to_panels)(real *panels, const real *flat, const fm_layer *layer)
+{
+    const real *bias = flat + layer->I * layer->O;
+    for (ptrdiff_t n = 0; n < layer->vectors * FM_LANES; n += WIDTH) {
+        ptrdiff_t width = R(min)(WIDTH, layer->vectors * FM_LANES - n);
+        for (ptrdiff_t i = -1; i < layer->I; i++, panels += width) {
+            const real *row = i < 0 ? bias : flat + i * layer->O;
+            for (ptrdiff_t j = 0; j < width; j++)
+                panels[j] = n + j < layer->O ? row[n + j] : 0;
+        }
+    }
+}
+
+static void R(from_panels)(real *flat, const real *panels, const fm_layer *layer)
+{
+    real *bias = flat + layer->I * layer->O;
+    for (ptrdiff_t n = 0; n < layer->vectors * FM_LANES; n += WIDTH) {
+        ptrdiff_t width = R(min)(WIDTH, layer->vectors * FM_LANES - n);
+        for (ptrdiff_t i = -1; i < layer->I; i++, panels += width) {
+            real *row = i < 0 ? bias : flat + i * layer->O;
+            for (ptrdiff_t j = 0; j < R(min)(width, layer->O - n); j++)
+                row[n + j] = panels[j];
+        }
+    }
+}
+
+// Renews the rows [p WIDTH, ...) of W^T from panel p of W.
+static void R(transpose_panel)(real *WT, const real *panel, const fm_layer *layer, ptrdiff_t p)
+{
+    int width = R(panel_vectors)(layer->vectors, p) * FM_LANES;
+    ptrdiff_t last = R(min)(layer->O - p * WIDTH, width), in_vectors = R(vectors)(layer->I);
+    for (ptrdiff_t i = 0; i < layer->I; i += FM_LANES) {
+        ptrdiff_t q = i / WIDTH, rows = R(min)(FM_LANES, layer->I - i);
+        ptrdiff_t in_width = R(panel_vectors)(in_vectors, q) * FM_LANES;
+        real *out = WT + q * WIDTH * layer->O + p * WIDTH * in_width + i % WIDTH;
+        const real *from = panel + (i + 1) * width;
+        for (ptrdiff_t o = 0; o < last; o += FM_LANES) {
+            V block[FM_LANES];
+            for (ptrdiff_t r = 0; r < FM_LANES; r++)
+                block[r] = r < rows ? vload(from + r * width + o) : vset1(0);
+            vtranspose(block);
+            for (ptrdiff_t r = 0; r < R(min)(FM_LANES, last - o); r++)
+                vstore(out + (o + r) * in_width, block[r]);
+        }
+    }
+}
+
+static void R(load)(fm_run *run)
+{
+    const fm_layer *layer = R(layers)(run);
+    real *state = run->state;
+    for (ptrdiff_t l = 0; l < run->net.n_layers; l++, layer++) {
+        R(to_panels)(state + layer->W, (real *)run->params + layer->flat, layer);
+        if (run->moment1)
+            R(to_panels)(state + layer->moment1, (real *)run->moment1 + layer->flat, layer);
+        if (run->moment2)
+            R(to_panels)(state + layer->moment2, (real *)run->moment2 + layer->flat, layer);
+        for (ptrdiff_t p = 0; l > 0 && 2 * p < layer->vectors; p++)
+            R(transpose_panel)(state + layer->WT, state + layer->W + p * WIDTH * (layer->I + 1),
+                               layer, p);
+    }
+}
+
+static void R(store)(const fm_run *run)
+{
+    const fm_layer *layer = R(layers)(run);
+    const real *state = run->state;
+    for (ptrdiff_t l = 0; l < run->net.n_layers; l++, layer++) {
+        R(from_panels)((real *)run->params + layer->flat, state + layer->W, layer);
+        if (run->moment1)
+            R(from_panels)((real *)run->moment1 + layer->flat, state + layer->moment1, layer);
+        if (run->moment2)
+            R(from_panels)((real *)run->moment2 + layer->flat, state + layer->moment2, layer);
+    }
+}
+
+// -- phase A: rows ------------------------------------------------------------------------------
+
+// A_0 = X[rows] for the rows [first, last) of the batch
+static void R(gather)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
+{
+    const fm_layer *layer = R(layers)(run);
+    for (ptrdiff_t b = first; b < last; b++)
+        memcpy(R(at)(run, layer->in + b * layer->in_ld),
+               (const real *)run->X + (run->rows ? run->rows[b] : b) * layer->I,
+               (size_t)layer->I * sizeof(real));
+}
+
+// Brings the rows that the next batch will gather nearer, part `i` of `n` of them.
+static void R(prefetch)(const fm_run *run, ptrdiff_t first, ptrdiff_t last, ptrdiff_t i,
+                        ptrdiff_t n)
+{
+    ptrdiff_t I = run->net.sizes[0], ahead = R(min)(run->n_ahead, last);
+    const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real);
+    ptrdiff_t end = R(min)(ahead, first + R(block)(last - first, n, i + 1));
+    for (ptrdiff_t b = first + R(block)(last - first, n, i); b < end; b++) {
+        const real *row = (const real *)run->X + run->rows[run->B + b] * I;
+        for (ptrdiff_t k = 0; k < I; k += line)
+            FM_PREFETCH(row + k);
+    }
+}
+
+// Rows [first, last) of the batch forward, their loss, and back.
+static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
+{
+    const fm_layer *layers = R(layers)(run), *layer;
+    const fm_net *net = &run->net;
+    const real *state = run->state;
+    const ptrdiff_t B = last - first, n = R(n_blocks)(B), L = net->n_layers;
+    const int relu = net->activation == FM_RELU;
+    const int curved = net->activation == FM_TANH || net->activation == FM_LOGISTIC;
+    const real scale = (real)(1.0 / (double)run->B);
+
+    R(gather)(run, first, last);
+    for (layer = layers; layer < layers + L; layer++) {
+        int hidden = layer < layers + L - 1;
+        const real *A = R(at)(run, layer->in + first * layer->in_ld);
+        real *C = R(at)(run, layer->out + first * layer->out_ld);
+        ptrdiff_t n_panels = (layer->vectors + 1) / 2;
+        for (ptrdiff_t p = 0; p < n_panels; p++) {
+            int NV = R(panel_vectors)(layer->vectors, p), width = NV * FM_LANES;
+            const real *panel = state + layer->W + p * WIDTH * (layer->I + 1);
+            for (ptrdiff_t i = 0; i < n; i++) {
+                ptrdiff_t b = R(block)(B, n, i), M = R(block)(B, n, i + 1) - b;
+                R(row_tile)((int)M, NV, C + b * layer->out_ld + p * WIDTH, A + b * layer->in_ld,
+                            panel + width, panel, panel, layer->out_ld, layer->in_ld, width, 0,
+                            layer->I, hidden && relu ? FM_STORE_RELU : FM_STORE);
+                if (layer == layers && run->n_ahead)
+                    R(prefetch)(run, first, last, p * n + i, n_panels * n);
+            }
+        }
+        if (hidden && curved)
+            R(activation_forward)(C, B, layer->vectors * FM_LANES, layer->out_ld, net->activation);
+    }
+
+    layer = layers + L - 1;
+    real *dZ = R(at)(run, layer->out + first * layer->out_ld);
+    real *losses = R(losses)(run) + first;
+    const ptrdiff_t *rows = run->rows ? run->rows + first : NULL;
+    if (net->loss == FM_SOFTMAX_CROSS_ENTROPY)
+        R(softmax_cross_entropy)(dZ, losses, run->y, rows, first, B, layer->O, layer->out_ld, scale);
+    else
+        R(squared_error)(dZ, losses, run->y, rows, first, B, layer->O, layer->out_ld, scale);
+
+    ptrdiff_t dZ_ld = layer->out_ld;
+    for (; layer > layers; layer--) {
+        ptrdiff_t vectors = R(vectors)(layer->I);
+        real *dA = R(at)(run, layer->din + first * layer->in_ld);
+        const real *A = R(at)(run, layer->in + first * layer->in_ld);
+        for (ptrdiff_t p = 0; 2 * p < vectors; p++) {
+            int NV = R(panel_vectors)(vectors, p), width = NV * FM_LANES;
+            const real *panel = state + layer->WT + p * WIDTH * layer->O;
+            for (ptrdiff_t i = 0; i < n; i++) {
+                ptrdiff_t b = R(block)(B, n, i), M = R(block)(B, n, i + 1) - b;
+                ptrdiff_t at = b * layer->in_ld + p * WIDTH;
+                R(row_tile)((int)M, NV, dA + at, dZ + b * dZ_ld, panel, R(zeros)(run), A + at,
+                            layer->in_ld, dZ_ld, width, layer->in_ld, layer->O,
+                            relu ? FM_STORE_MASKED : FM_STORE);
+            }
+        }
+        if (curved)
+            R(activation_backward)(dA, A, B, vectors * FM_LANES, layer->in_ld, net->activation);
+        dZ = dA;
+        dZ_ld = layer->in_ld;
+    }
+}
+
+static double R(loss)(const fm_run *run)
+{
+    const real *losses = R(losses)(run);
+    double sum = 0;
+    for (ptrdiff_t b = 0; b < run->B; b++)
+        sum += (double)losses[b];
+    return sum;
+}

@@ -1,0 +1,45 @@
+// What every instruction set's file begins with: which CPU this is compiled for, and how to allow
+// a function instructions that not every machine has. A wheel holds all levels; dispatch.c picks.
+#ifndef FM_TARGET_H
+#define FM_TARGET_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define FM_X86_64 1
+#elif defined(__aarch64__) || defined(_M_ARM64)
+#define FM_AARCH64 1
+#endif
+
+#if defined(__GNUC__)
+#define FM_PREFETCH(p) __builtin_prefetch(p, 0, 2)
+#else
+#define FM_PREFETCH(p) ((void)(p))
+#endif
+
+#define FM_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define FM_TARGET_BEGIN(names)                                                              \
+    FM_PRAGMA(clang attribute push(__attribute__((target(names))), apply_to = function))
+#define FM_TARGET_END FM_PRAGMA(clang attribute pop)
+#define FM_UNROLL FM_PRAGMA(clang loop unroll(full))
+#elif defined(__GNUC__)
+#define FM_TARGET_BEGIN(names) FM_PRAGMA(GCC push_options) FM_PRAGMA(GCC target(names))
+#define FM_TARGET_END FM_PRAGMA(GCC pop_options)
+#define FM_UNROLL FM_PRAGMA(GCC unroll 32)
+#else // MSVC lets any function use any intrinsic
+#define FM_TARGET_BEGIN(names)
+#define FM_TARGET_END
+#define FM_UNROLL
+#endif
+
+#if defined(_MSC_VER)
+#define INLINE static __forceinline
+#else
+#define INLINE static inline __attribute__((always_inline))
+#endif
+
+#endif

@@ -1,0 +1,167 @@
+// The register tiles: where the flops are. Written once over a vector type; R(name) carries the
+// dtype, FM_ROWS is the tallest tile that the instruction set's registers hold.
+//
+// Every output is one chain of fused multiply-adds in increasing k, whatever the tile: that is
+// what makes the results the same to the bit for any thread count and instruction set.
+
+// C (M, NV vectors) = init + A (M, K) P (K, NV vectors), then relu, or the mask of dA by A > 0.
+// The ld are row strides; init is one row; the mask is read only where there is one.
+INLINE void R(row_tile_of)(real *restrict C, const real *restrict A, const real *restrict P,
+                           const real *restrict init, const real *restrict mask, ptrdiff_t ldc,
+                           ptrdiff_t lda, ptrdiff_t ldp, ptrdiff_t ldm, ptrdiff_t K, int epilogue,
+                           const int M, const int NV)
+{
+    V acc[FM_ROWS][2];
+    const real *four[(FM_ROWS + 3) / 4]; // every fourth row: few registers address all of them
+    FM_UNROLL
+    for (int r = 0; r < M; r++)
+        FM_UNROLL
+        for (int j = 0; j < NV; j++)
+            acc[r][j] = vload(init + j * FM_LANES);
+    FM_UNROLL
+    for (int r = 0; r < M; r += 4)
+        four[r / 4] = A + r * lda;
+    for (ptrdiff_t k = 0; k < K; k++, P += ldp) {
+        V p[2];
+        FM_UNROLL
+        for (int j = 0; j < NV; j++)
+            p[j] = vload(P + j * FM_LANES);
+        FM_UNROLL
+        for (int r = 0; r < M; r++) {
+            V a = vset1(four[r / 4][(r % 4) * lda + k]);
+            FM_UNROLL
+            for (int j = 0; j < NV; j++)
+                acc[r][j] = vfma(a, p[j], acc[r][j]);
+        }
+    }
+    FM_UNROLL
+    for (int r = 0; r < M; r++)
+        FM_UNROLL
+        for (int j = 0; j < NV; j++) {
+            V c = acc[r][j];
+            if (epilogue == FM_STORE_RELU)
+                c = vkeep(c, c);
+            else if (epilogue == FM_STORE_MASKED)
+                c = vkeep(vload(mask + r * ldm + j * FM_LANES), c);
+            vstore(C + r * ldc + j * FM_LANES, c);
+        }
+}
+
+// One vector of parameters and its velocity after a step of SGD; see fm_rule. `check` turns to
+// NaN when the new parameters are not finite.
+INLINE V R(sgd)(real *W, real *v, V dW, V rate, V momentum, V decay, int nesterov, V check)
+{
+    V w = vload(W);
+    V change = vmul(rate, vfma(decay, w, dW));
+    V velocity = vsub(vmul(momentum, vload(v)), change);
+    w = nesterov ? vadd(w, vsub(vmul(momentum, velocity), change)) : vadd(w, velocity);
+    vstore(v, velocity);
+    vstore(W, w);
+    return vfma(w, vset1(0), check);
+}
+
+// The gradient dW (M, NV vectors) = A^T (M, K) D (K, NV vectors) of M weight rows, where row k of
+// A begins with the M inputs at A + k lda. With v it is used up by a step of SGD on W and v, else
+// it is stored to W. Returns the check.
+INLINE V R(column_tile_of)(real *restrict W, real *restrict v, const real *restrict A,
+                           const real *restrict D, ptrdiff_t lda, ptrdiff_t ldd, ptrdiff_t K,
+                           const fm_rule *rule, V check, const int M, const int NV)
+{
+    V acc[FM_ROWS][2];
+    FM_UNROLL
+    for (int r = 0; r < M; r++)
+        FM_UNROLL
+        for (int j = 0; j < NV; j++)
+            acc[r][j] = vset1(0);
+    for (ptrdiff_t k = 0; k < K; k++, A += lda, D += ldd) {
+        V d[2];
+        FM_UNROLL
+        for (int j = 0; j < NV; j++)
+            d[j] = vload(D + j * FM_LANES);
+        FM_UNROLL
+        for (int r = 0; r < M; r++) {
+            V a = vset1(A[r]);
+            FM_UNROLL
+            for (int j = 0; j < NV; j++)
+                acc[r][j] = vfma(a, d[j], acc[r][j]);
+        }
+    }
+    V rate = vset1((real)rule->learning_rate), momentum = vset1((real)rule->momentum);
+    V decay = vset1((real)rule->weight_decay);
+    FM_UNROLL
+    for (int r = 0; r < M; r++)
+        FM_UNROLL
+        for (int j = 0; j < NV; j++) {
+            ptrdiff_t at = (r * NV + j) * FM_LANES;
+            if (v == NULL)
+                vstore(W + at, acc[r][j]);
+            else
+                check = R(sgd)(W + at, v + at, acc[r][j], rate, momentum, decay, rule->nesterov,
+                               check);
+        }
+    return check;
+}
+
+// C (4 vectors or 8) = init + a (K,) P (K, as many), for one row: with so few outputs at a time a
+// taller tile would wait for its own sums.
+INLINE void R(one_row_of)(real *restrict C, const real *restrict a, const real *restrict P,
+                          const real *restrict init, ptrdiff_t ldp, ptrdiff_t K, const int NV)
+{
+    V acc[8];
+    FM_UNROLL
+    for (int j = 0; j < NV; j++)
+        acc[j] = vload(init + j * FM_LANES);
+    for (ptrdiff_t k = 0; k < K; k++, P += ldp) {
+        V x = vset1(a[k]);
+        FM_UNROLL
+        for (int j = 0; j < NV; j++)
+            acc[j] = vfma(x, vload(P + j * FM_LANES), acc[j]);
+    }
+    FM_UNROLL
+    for (int j = 0; j < NV; j++)
+        vstore(C + j * FM_LANES, acc[j]);
+}
+
+// The tiles for M and NV known at run time.
+#if FM_ROWS == 14
+#define FOR_EACH_M(DO, NV) DO(1, NV) DO(2, NV) DO(3, NV) DO(4, NV) DO(5, NV) DO(6, NV) DO(7, NV) \
+    DO(8, NV) DO(9, NV) DO(10, NV) DO(11, NV) DO(12, NV) DO(13, NV) DO(14, NV)
+#elif FM_ROWS == 12
+#define FOR_EACH_M(DO, NV) DO(1, NV) DO(2, NV) DO(3, NV) DO(4, NV) DO(5, NV) DO(6, NV) DO(7, NV) \
+    DO(8, NV) DO(9, NV) DO(10, NV) DO(11, NV) DO(12, NV)
+#elif FM_ROWS == 6
+#define FOR_EACH_M(DO, NV) DO(1, NV) DO(2, NV) DO(3, NV) DO(4, NV) DO(5, NV) DO(6, NV)
+#else
+#define FOR_EACH_M(DO, NV) DO(1, NV) DO(2, NV) DO(3, NV) DO(4, NV)
+#endif
+
+static void R(row_tile)(int M, int NV, real *C, const real *A, const real *P, const real *init,
+                        const real *mask, ptrdiff_t ldc, ptrdiff_t lda, ptrdiff_t ldp,
+                        ptrdiff_t ldm, ptrdiff_t K, int epilogue)
+{
+    switch (2 * M + NV - 1) {
+#define CASE(m, nv)                                                                          \
+    case 2 * m + nv - 1:                                                                     \
+        R(row_tile_of)(C, A, P, init, mask, ldc, lda, ldp, ldm, K, epilogue, m, nv);         \
+        break;
+        FOR_EACH_M(CASE, 1)
+        FOR_EACH_M(CASE, 2)
+#undef CASE
+    }
+}
+
+static V R(column_tile)(int M, int NV, real *W, real *v, const real *A, const real *D,
+                        ptrdiff_t lda, ptrdiff_t ldd, ptrdiff_t K, const fm_rule *rule, V check)
+{
+    switch (2 * M + NV - 1) {
+#define CASE(m, nv)                                                                          \
+    case 2 * m + nv - 1:                                                                     \
+        return R(column_tile_of)(W, v, A, D, lda, ldd, K, rule, check, m, nv);
+        FOR_EACH_M(CASE, 1)
+        FOR_EACH_M(CASE, 2)
+#undef CASE
+    }
+    return check;
+}
+
+#undef FOR_EACH_M
