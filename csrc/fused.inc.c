@@ -23,6 +23,8 @@
 #define vfnma R(vfnma)
 #define vkeep R(vkeep)
 #define vselect_lt R(vselect_lt)
+#define vsum R(vsum)
+#define vlargest R(vlargest)
 #define vtranspose R(vtranspose)
 #define vbits R(vbits)
 #define vreal R(vreal)

@@ -1,63 +1,112 @@
 // Losses and activations on rows of a padded matrix: what is not a product.
 
-// The sum of 16 virtual lanes by one fixed tree, the same for any real number of lanes.
-INLINE real R(tree_sum)(const real *lanes)
+INLINE ptrdiff_t R(min)(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+
+// The sum of 16 virtual lanes, in as many vectors as it takes, by one fixed tree: lane i and lane
+// i + 8, then i + 4, i + 2, i + 1. Overwrites the vectors.
+INLINE real R(tree_sum)(V *s)
 {
-    real s[FM_VIRTUAL_LANES / 2];
-    for (int i = 0; i < 8; i++)
-        s[i] = lanes[i] + lanes[i + 8];
-    for (int i = 0; i < 4; i++)
-        s[i] += s[i + 4];
-    return (s[0] + s[2]) + (s[1] + s[3]);
+    FM_UNROLL
+    for (int half = FM_VIRTUAL_LANES / FM_LANES / 2; half >= 1; half /= 2)
+        FM_UNROLL
+        for (int i = 0; i < half; i++)
+            s[i] = vadd(s[i], s[i + half]);
+    return vsum(s[0]);
+}
+
+static const real R(lane_numbers)[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+// x in the columns before O, `other` beyond; x begins with column o
+INLINE V R(before)(V x, ptrdiff_t o, ptrdiff_t lane, ptrdiff_t O, real other)
+{
+    V column = vadd(vload(R(lane_numbers) + lane), vset1((real)o));
+    return vselect_lt(column, vset1((real)O), x, vset1(other));
 }
 
 // dZ = (softmax(z) - onehot(label)) scale, in place, for one row of O logits with room for a
-// multiple of 16. Returns exp's sum; *shifted is the label's logit less the largest.
-INLINE real R(softmax_row)(real *z, ptrdiff_t O, int64_t label, real scale, real *shifted)
+// multiple of 16; up to there dZ becomes 0. Returns exp's sum; *shifted is the label's logit less
+// the largest.
+static real R(softmax_row)(real *z, ptrdiff_t O, int64_t label, real scale, real *shifted)
 {
     enum { S = FM_VIRTUAL_LANES / FM_LANES };
-    ptrdiff_t end = (O + FM_VIRTUAL_LANES - 1) / FM_VIRTUAL_LANES * FM_VIRTUAL_LANES;
-    real lanes[FM_VIRTUAL_LANES];
-    for (ptrdiff_t o = O; o < end; o++)
-        z[o] = (real)-INFINITY; // exp makes it 0, and so dZ
-
+    const real low = (real)-INFINITY; // exp makes it 0
     V top[S], sum[S];
     FM_UNROLL
-    for (int i = 0; i < S; i++)
-        top[i] = vload(z + i * FM_LANES);
-    for (ptrdiff_t o = FM_VIRTUAL_LANES; o < end; o += FM_VIRTUAL_LANES)
+    for (int i = 0; i < S; i++) {
+        top[i] = vset1(low);
+        sum[i] = vset1(0);
+    }
+    for (ptrdiff_t o = 0; o < O; o += FM_VIRTUAL_LANES)
         FM_UNROLL
         for (int i = 0; i < S; i++)
-            top[i] = vmax(top[i], vload(z + o + i * FM_LANES));
+            top[i] = vmax(R(before)(vload(z + o + i * FM_LANES), o, i * FM_LANES, O, low), top[i]);
     FM_UNROLL
-    for (int i = 0; i < S; i++)
-        vstore(lanes + i * FM_LANES, top[i]);
-    for (int half = FM_VIRTUAL_LANES / 2; half >= 1; half /= 2)
-        for (int i = 0; i < half; i++)
-            lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
-    V largest = vset1(lanes[0]);
-    *shifted = z[label] - lanes[0];
+    for (int i = 1; i < S; i++)
+        top[0] = vmax(top[0], top[i]);
+    const real most = vlargest(top[0]);
+    const V largest = vset1(most);
+    *shifted = z[label] - most;
 
-    FM_UNROLL
-    for (int i = 0; i < S; i++)
-        sum[i] = vset1(0);
-    for (ptrdiff_t o = 0; o < end; o += FM_VIRTUAL_LANES)
+    for (ptrdiff_t o = 0; o < O; o += FM_VIRTUAL_LANES)
         FM_UNROLL
         for (int i = 0; i < S; i++) {
-            V e = R(vexp)(vsub(vload(z + o + i * FM_LANES), largest));
-            vstore(z + o + i * FM_LANES, e);
-            sum[i] = vadd(sum[i], e);
+            real *at = z + o + i * FM_LANES;
+            V x = R(vexp)(vsub(R(before)(vload(at), o, i * FM_LANES, O, low), largest));
+            vstore(at, x);
+            sum[i] = vadd(sum[i], x);
         }
-    FM_UNROLL
-    for (int i = 0; i < S; i++)
-        vstore(lanes + i * FM_LANES, sum[i]);
-    real total = R(tree_sum)(lanes);
+    const real total = R(tree_sum)(sum), factor = scale / total;
 
-    V factor = vset1(scale / total);
-    for (ptrdiff_t o = 0; o < end; o += FM_LANES)
-        vstore(z + o, vmul(vload(z + o), factor));
-    z[label] -= scale;
+    for (ptrdiff_t o = 0; o < O; o += FM_VIRTUAL_LANES)
+        FM_UNROLL
+        for (int i = 0; i < S; i++) {
+            real *at = z + o + i * FM_LANES;
+            V at_label = R(before)(vset1(0), o, i * FM_LANES, label, scale);
+            at_label = R(before)(at_label, o, i * FM_LANES, label + 1, 0);
+            vstore(at, vsub(vmul(vload(at), vset1(factor)), at_label));
+        }
     return total;
+}
+
+// The same for up to FM_LANES rows of at most 16 logits: transposed, a vector holds one class of
+// all rows, and what is a tree over lanes above is one over vectors.
+static void R(softmax_rows)(real *Z, ptrdiff_t ld, ptrdiff_t n, ptrdiff_t O, const int64_t *labels,
+                            real scale, real *totals, real *shifted)
+{
+    V e[FM_VIRTUAL_LANES], sum[FM_VIRTUAL_LANES];
+    real at_label[FM_LANES] = {0}, label_numbers[FM_LANES] = {0};
+    for (ptrdiff_t r = 0; r < n; r++) {
+        at_label[r] = Z[r * ld + labels[r]];
+        label_numbers[r] = (real)labels[r];
+    }
+    for (int c = 0; c < FM_VIRTUAL_LANES; c += FM_LANES) {
+        for (ptrdiff_t r = 0; r < FM_LANES; r++)
+            e[c + r] = vload(Z + (r < n ? r : n - 1) * ld + c);
+        vtranspose(e + c);
+    }
+    V most = e[0], label = vload(label_numbers);
+    for (ptrdiff_t o = 1; o < O; o++)
+        most = vmax(e[o], most);
+    vstore(shifted, vsub(vload(at_label), most));
+    for (ptrdiff_t o = 0; o < FM_VIRTUAL_LANES; o++)
+        sum[o] = e[o] = o < O ? R(vexp)(vsub(e[o], most)) : vset1(0);
+    FM_UNROLL
+    for (int half = FM_VIRTUAL_LANES / 2; half >= 1; half /= 2)
+        FM_UNROLL
+        for (int i = 0; i < half; i++)
+            sum[i] = vadd(sum[i], sum[i + half]);
+    vstore(totals, sum[0]);
+    V factor = vdiv(vset1(scale), sum[0]);
+    for (ptrdiff_t o = 0; o < O; o++) {
+        V not_less = vselect_lt(label, vset1((real)o), vset1(0), vset1(scale));
+        V onehot = vselect_lt(label, vset1((real)(o + 1)), not_less, vset1(0));
+        e[o] = vsub(vmul(e[o], factor), onehot);
+    }
+    for (int c = 0; c < FM_VIRTUAL_LANES; c += FM_LANES) {
+        vtranspose(e + c);
+        for (ptrdiff_t r = 0; r < n; r++)
+            vstore(Z + r * ld + c, e[c + r]);
+    }
 }
 
 // y = log(x), exp(x), ... for n numbers, a multiple of the lanes or not. y may be x.
@@ -83,13 +132,16 @@ static void R(softmax_cross_entropy)(real *Z, real *losses, const int64_t *y,
 {
     enum { CHUNK = 64 };
     real totals[CHUNK], shifted[CHUNK];
+    int64_t labels[CHUNK];
     for (ptrdiff_t start = 0; start < B; start += CHUNK) {
-        ptrdiff_t n = B - start < CHUNK ? B - start : CHUNK;
-        for (ptrdiff_t i = 0; i < n; i++) {
-            ptrdiff_t at = start + i;
-            int64_t label = y[rows ? rows[at] : first + at];
-            totals[i] = R(softmax_row)(Z + at * ld, O, label, scale, &shifted[i]);
-        }
+        ptrdiff_t n = R(min)(CHUNK, B - start);
+        for (ptrdiff_t i = 0; i < n; i++)
+            labels[i] = y[rows ? rows[start + i] : first + start + i];
+        for (ptrdiff_t i = 0; O > FM_VIRTUAL_LANES && i < n; i++)
+            totals[i] = R(softmax_row)(Z + (start + i) * ld, O, labels[i], scale, &shifted[i]);
+        for (ptrdiff_t i = 0; O <= FM_VIRTUAL_LANES && i < n; i += FM_LANES)
+            R(softmax_rows)(Z + (start + i) * ld, ld, R(min)(FM_LANES, n - i), O, labels + i,
+                            scale, totals + i, shifted + i);
         R(math)(R(MATH_LOG), totals, totals, n);
         for (ptrdiff_t i = 0; i < n; i++)
             losses[start + i] = totals[i] - shifted[i];
@@ -103,7 +155,7 @@ static void R(squared_error)(real *Z, real *losses, const real *T, const ptrdiff
     enum { S = FM_VIRTUAL_LANES / FM_LANES };
     V factor = vset1(scale), half = vset1((real)0.5);
     for (ptrdiff_t i = 0; i < B; i++) {
-        real *z = Z + i * ld, lanes[FM_VIRTUAL_LANES];
+        real *z = Z + i * ld;
         const real *t = T + (rows ? rows[i] : first + i) * O;
         V sum[S];
         FM_UNROLL
@@ -118,10 +170,7 @@ static void R(squared_error)(real *Z, real *losses, const real *T, const ptrdiff
                 sum[s] = vfma(vmul(half, error), error, sum[s]);
                 vstore(z + at, vmul(error, factor)); // beyond O, zero
             }
-        FM_UNROLL
-        for (int s = 0; s < S; s++)
-            vstore(lanes + s * FM_LANES, sum[s]);
-        losses[i] = R(tree_sum)(lanes);
+        losses[i] = R(tree_sum)(sum);
     }
 }
 

@@ -37,6 +37,18 @@ INLINE V_f32 vselect_lt_f32(V_f32 a, V_f32 b, V_f32 x, V_f32 y)
 {
     return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ));
 }
+INLINE float vsum_f32(V_f32 a)
+{
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+INLINE float vlargest_f32(V_f32 a)
+{
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
 INLINE VI_f32 vbits_f32(V_f32 a) { return _mm256_castps_si256(a); }
 INLINE V_f32 vreal_f32(VI_f32 a) { return _mm256_castsi256_ps(a); }
 INLINE VI_f32 iset1_f32(uint32_t x) { return _mm256_set1_epi32((int)x); }
@@ -103,6 +115,16 @@ INLINE V_f64 vkeep_f64(V_f64 a, V_f64 x)
 INLINE V_f64 vselect_lt_f64(V_f64 a, V_f64 b, V_f64 x, V_f64 y)
 {
     return _mm256_blendv_pd(y, x, _mm256_cmp_pd(a, b, _CMP_LT_OQ));
+}
+INLINE double vsum_f64(V_f64 a)
+{
+    __m128d s = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
+}
+INLINE double vlargest_f64(V_f64 a)
+{
+    __m128d s = _mm_max_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
+    return _mm_cvtsd_f64(_mm_max_sd(s, _mm_unpackhi_pd(s, s)));
 }
 INLINE VI_f64 vbits_f64(V_f64 a) { return _mm256_castpd_si256(a); }
 INLINE V_f64 vreal_f64(VI_f64 a) { return _mm256_castsi256_pd(a); }

@@ -39,6 +39,15 @@ INLINE V_f32 vselect_lt_f32(V_f32 a, V_f32 b, V_f32 x, V_f32 y)
 {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
 }
+INLINE float vsum_f32(V_f32 a)
+{
+    __m256 high = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1));
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(a), high);
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+INLINE float vlargest_f32(V_f32 a) { return _mm512_reduce_max_ps(a); }
 INLINE VI_f32 vbits_f32(V_f32 a) { return _mm512_castps_si512(a); }
 INLINE V_f32 vreal_f32(VI_f32 a) { return _mm512_castsi512_ps(a); }
 INLINE VI_f32 iset1_f32(uint32_t x) { return _mm512_set1_epi32((int)x); }
@@ -114,6 +123,13 @@ INLINE V_f64 vselect_lt_f64(V_f64 a, V_f64 b, V_f64 x, V_f64 y)
 {
     return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(a, b, _CMP_LT_OQ), y, x);
 }
+INLINE double vsum_f64(V_f64 a)
+{
+    __m256d half = _mm256_add_pd(_mm512_castpd512_pd256(a), _mm512_extractf64x4_pd(a, 1));
+    __m128d s = _mm_add_pd(_mm256_castpd256_pd128(half), _mm256_extractf128_pd(half, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
+}
+INLINE double vlargest_f64(V_f64 a) { return _mm512_reduce_max_pd(a); }
 INLINE VI_f64 vbits_f64(V_f64 a) { return _mm512_castpd_si512(a); }
 INLINE V_f64 vreal_f64(VI_f64 a) { return _mm512_castsi512_pd(a); }
 INLINE VI_f64 iset1_f64(uint64_t x) { return _mm512_set1_epi64((long long)x); }

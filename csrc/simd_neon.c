@@ -43,6 +43,12 @@ INLINE V_f32 vselect_lt_f32(V_f32 a, V_f32 b, V_f32 x, V_f32 y)
 {
     return vbslq_f32(vcltq_f32(a, b), x, y);
 }
+INLINE float vsum_f32(V_f32 a)
+{
+    float32x2_t s = vadd_f32(vget_low_f32(a), vget_high_f32(a));
+    return vget_lane_f32(s, 0) + vget_lane_f32(s, 1);
+}
+INLINE float vlargest_f32(V_f32 a) { return vmaxvq_f32(a); }
 INLINE VI_f32 vbits_f32(V_f32 a) { return vreinterpretq_u32_f32(a); }
 INLINE V_f32 vreal_f32(VI_f32 a) { return vreinterpretq_f32_u32(a); }
 INLINE VI_f32 iset1_f32(uint32_t x) { return vdupq_n_u32(x); }
@@ -102,6 +108,8 @@ INLINE V_f64 vselect_lt_f64(V_f64 a, V_f64 b, V_f64 x, V_f64 y)
 {
     return vbslq_f64(vcltq_f64(a, b), x, y);
 }
+INLINE double vsum_f64(V_f64 a) { return vgetq_lane_f64(a, 0) + vgetq_lane_f64(a, 1); }
+INLINE double vlargest_f64(V_f64 a) { return vmaxvq_f64(a); }
 INLINE VI_f64 vbits_f64(V_f64 a) { return vreinterpretq_u64_f64(a); }
 INLINE V_f64 vreal_f64(VI_f64 a) { return vreinterpretq_f64_u64(a); }
 INLINE VI_f64 iset1_f64(uint64_t x) { return vdupq_n_u64(x); }

@@ -41,6 +41,14 @@ typedef struct { uint64_t x[LANES]; } VI_f64;
     LANEWISE(V_##t, vkeep_##t, (V_##t a, V_##t b), a.x[i] <= 0 ? 0 : b.x[i])                     \
     LANEWISE(V_##t, vselect_lt_##t, (V_##t a, V_##t b, V_##t c, V_##t d),                        \
              a.x[i] < b.x[i] ? c.x[i] : d.x[i])                                                  \
+    INLINE real vsum_##t(V_##t a) { return (a.x[0] + a.x[2]) + (a.x[1] + a.x[3]); }              \
+    INLINE real vlargest_##t(V_##t a)                                                            \
+    {                                                                                            \
+        real r = a.x[0];                                                                         \
+        for (int i = 1; i < LANES; i++)                                                          \
+            r = a.x[i] > r ? a.x[i] : r;                                                         \
+        return r;                                                                                \
+    }                                                                                            \
     INLINE VI_##t vbits_##t(V_##t a) { VI_##t r; memcpy(&r, &a, sizeof r); return r; }             \
     INLINE V_##t vreal_##t(VI_##t a) { V_##t r; memcpy(&r, &a, sizeof r); return r; }             \
     LANEWISE(VI_##t, iset1_##t, (bits a), a)                                                      \

@@ -4,7 +4,6 @@
 
 #define WIDTH (2 * FM_LANES) // columns of a full panel
 
-INLINE ptrdiff_t R(min)(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 INLINE const fm_layer *R(layers)(const fm_run *run) { return (const fm_layer *)run->workspace; }
 INLINE real *R(at)(const fm_run *run, ptrdiff_t offset) { return (real *)run->workspace + offset; }
 
@@ -187,20 +186,6 @@ static void R(gather)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
                (size_t)layer->I * sizeof(real));
 }
 
-// Brings the rows that the next batch will gather nearer, part `i` of `n` of them.
-static void R(prefetch)(const fm_run *run, ptrdiff_t first, ptrdiff_t last, ptrdiff_t i,
-                        ptrdiff_t n)
-{
-    ptrdiff_t I = run->net.sizes[0], ahead = R(min)(run->n_ahead, last);
-    const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real);
-    ptrdiff_t end = R(min)(ahead, first + R(block)(last - first, n, i + 1));
-    for (ptrdiff_t b = first + R(block)(last - first, n, i); b < end; b++) {
-        const real *row = (const real *)run->X + run->rows[run->B + b] * I;
-        for (ptrdiff_t k = 0; k < I; k += line)
-            FM_PREFETCH(row + k);
-    }
-}
-
 // Rows [first, last) of the batch forward, their loss, and back.
 static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
 {
@@ -226,8 +211,6 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
                 R(row_tile)((int)M, NV, C + b * layer->out_ld + p * WIDTH, A + b * layer->in_ld,
                             panel + width, panel, panel, layer->out_ld, layer->in_ld, width, 0,
                             layer->I, hidden && relu ? FM_STORE_RELU : FM_STORE);
-                if (layer == layers && run->n_ahead)
-                    R(prefetch)(run, first, last, p * n + i, n_panels * n);
             }
         }
         if (hidden && curved)

@@ -15,9 +15,11 @@
 #endif
 
 #if defined(__GNUC__)
-#define FM_PREFETCH(p) __builtin_prefetch(p, 0, 2)
+#define FM_PREFETCH(p) __builtin_prefetch(p, 0, 2)     // to the second-level cache
+#define FM_PREFETCH_NOW(p) __builtin_prefetch(p, 1, 3) // to the first, for writing
 #else
 #define FM_PREFETCH(p) ((void)(p))
+#define FM_PREFETCH_NOW(p) ((void)(p))
 #endif
 
 #define FM_PRAGMA(text) _Pragma(#text)

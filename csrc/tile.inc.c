@@ -49,13 +49,14 @@ INLINE void R(row_tile_of)(real *restrict C, const real *restrict A, const real 
 
 // One vector of parameters and its velocity after a step of SGD; see fm_rule. `check` turns to
 // NaN when the new parameters are not finite.
-INLINE V R(sgd)(real *W, real *v, V dW, V rate, V momentum, V decay, int nesterov, V check)
+INLINE V R(sgd)(real *W, real *v, V dW, const fm_rule *rule, real weight_decay, V check)
 {
-    V w = vload(W);
-    V change = vmul(rate, vfma(decay, w, dW));
-    V velocity = vsub(vmul(momentum, vload(v)), change);
-    w = nesterov ? vadd(w, vsub(vmul(momentum, velocity), change)) : vadd(w, velocity);
+    V w = vload(W), rate = vset1((real)rule->learning_rate), mu = vset1((real)rule->momentum);
+    if (weight_decay != 0)
+        dW = vfma(vset1(weight_decay), w, dW);
+    V velocity = vfnma(rate, dW, vmul(mu, vload(v)));
     vstore(v, velocity);
+    w = rule->nesterov ? vadd(w, vfnma(rate, dW, vmul(mu, velocity))) : vadd(w, velocity);
     vstore(W, w);
     return vfma(w, vset1(0), check);
 }
@@ -73,6 +74,10 @@ INLINE V R(column_tile_of)(real *restrict W, real *restrict v, const real *restr
         FM_UNROLL
         for (int j = 0; j < NV; j++)
             acc[r][j] = vset1(0);
+    for (ptrdiff_t i = 0; v != NULL && i < M * NV * FM_LANES; i += FM_ALIGN / sizeof(real)) {
+        FM_PREFETCH_NOW(W + i); // needed only after the sum
+        FM_PREFETCH_NOW(v + i);
+    }
     for (ptrdiff_t k = 0; k < K; k++, A += lda, D += ldd) {
         V d[2];
         FM_UNROLL
@@ -86,19 +91,24 @@ INLINE V R(column_tile_of)(real *restrict W, real *restrict v, const real *restr
                 acc[r][j] = vfma(a, d[j], acc[r][j]);
         }
     }
-    V rate = vset1((real)rule->learning_rate), momentum = vset1((real)rule->momentum);
-    V decay = vset1((real)rule->weight_decay);
-    FM_UNROLL
-    for (int r = 0; r < M; r++)
-        FM_UNROLL
-        for (int j = 0; j < NV; j++) {
-            ptrdiff_t at = (r * NV + j) * FM_LANES;
-            if (v == NULL)
-                vstore(W + at, acc[r][j]);
-            else
-                check = R(sgd)(W + at, v + at, acc[r][j], rate, momentum, decay, rule->nesterov,
-                               check);
+#define FOR_EACH_VECTOR(DO)                        \
+    FM_UNROLL                                      \
+    for (int r = 0; r < M; r++)                    \
+        FM_UNROLL                                  \
+        for (int j = 0; j < NV; j++) {             \
+            ptrdiff_t at = (r * NV + j) * FM_LANES; \
+            DO;                                    \
         }
+    if (v == NULL) {
+        FOR_EACH_VECTOR(vstore(W + at, acc[r][j]))
+    } else if (rule->nesterov || rule->weight_decay != 0) {
+        real decay = (real)rule->weight_decay;
+        FOR_EACH_VECTOR(check = R(sgd)(W + at, v + at, acc[r][j], rule, decay, check))
+    } else { // the same with what is constant known
+        const fm_rule plain = {.learning_rate = rule->learning_rate, .momentum = rule->momentum};
+        FOR_EACH_VECTOR(check = R(sgd)(W + at, v + at, acc[r][j], &plain, 0, check))
+    }
+#undef FOR_EACH_VECTOR
     return check;
 }
 

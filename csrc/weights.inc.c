@@ -27,12 +27,10 @@ static V R(update)(fm_run *run, const fm_layer *layer, ptrdiff_t at, const real 
     const fm_rule *rule = &run->rule;
     real *W = (real *)run->state + layer->W + at, *m = (real *)run->state + layer->moment1 + at;
     real *v = (real *)run->state + layer->moment2 + at;
-    V rate = vset1((real)rule->learning_rate), momentum = vset1((real)rule->momentum);
-    V decay = vset1((real)weight_decay);
     for (ptrdiff_t i = 0; i < n; i += FM_LANES)
         check = rule->kind == FM_ADAM
             ? R(adam)(W + i, m + i, v + i, vload(dW + i), rule, (real)weight_decay, check)
-            : R(sgd)(W + i, m + i, vload(dW + i), rate, momentum, decay, rule->nesterov, check);
+            : R(sgd)(W + i, m + i, vload(dW + i), rule, (real)weight_decay, check);
     return check;
 }
 
@@ -83,6 +81,21 @@ static V R(weights_tile)(fm_run *run, const fm_layer *layer, const real *dZ, ptr
     return R(update)(run, layer, at, tile, M * width, run->rule.weight_decay, check);
 }
 
+// Brings nearer what this part will gather of the next batch's rows: the share that falls to the
+// stretch [at, at + length) of its work of `total`.
+static void R(prefetch)(const fm_run *run, int part, int n_parts, ptrdiff_t at, ptrdiff_t length,
+                        ptrdiff_t total)
+{
+    const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real), I = run->net.sizes[0];
+    const ptrdiff_t B = R(min)(run->n_ahead, run->B), first = R(block)(B, n_parts, part);
+    const ptrdiff_t n = R(block)(B, n_parts, part + 1) - first;
+    for (ptrdiff_t b = R(block)(n, total, at); b < R(block)(n, total, R(min)(at + length, total)); b++) {
+        const real *row = (const real *)run->X + run->rows[run->B + first + b] * I;
+        for (ptrdiff_t k = 0; k < I; k += line)
+            FM_PREFETCH(row + k);
+    }
+}
+
 // Part `part` of `n_parts` of all weight tiles. The tiles have an order, layer by layer, panel by
 // panel, and every part takes a stretch of it of equal cost; panels after the first layer stay
 // whole, since the owner of one also renews its transpose. Returns whether all parameters that it
@@ -116,6 +129,7 @@ static int R(weights_part)(fm_run *run, int part, int n_parts)
                         continue;
                     if (i == 0)
                         check = R(bias)(run, layer, dZ + p * WIDTH, ld, p, NV, check);
+                    R(prefetch)(run, part, n_parts, at - from, M * NV, to - from);
                     check = R(weights_tile)(run, layer, dZ + p * WIDTH, ld, p, NV, f, M, check);
                 }
             }
