@@ -15,12 +15,11 @@ DEBUG = os.environ.get("FASTMLP_DEBUG") == "1"
 # One wheel serves every Python from 3.11 on. Free-threaded Pythons have no stable ABI yet.
 ABI3 = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
+LEVELS = ("avx512", "avx2", "neon", "portable")
 CORE_SOURCES = [
-    f"csrc/{name}.c"
-    for name in (
-        "finite", "pool", "step", "simd_avx512", "simd_avx2", "simd_neon", "simd_portable",
-    )
-]  # fmt: skip
+    *(f"csrc/{name}.c" for name in ("finite", "memory", "pool", "step")),
+    *(f"csrc/simd_{level}.c" for level in LEVELS),
+]
 
 
 def write_blas_int() -> None:

@@ -77,13 +77,15 @@ typedef struct fm_engine {
     // State from params and those moments that are not NULL, and back.
     void (*load)(fm_run *run);
     void (*store)(const fm_run *run);
+    // Whether all parameters in the state are finite.
+    int (*finite)(const fm_run *run);
     // out (B, sizes[L]) = logits or values of params for X (B, sizes[0]).
     void (*forward)(fm_run *run, void *out, const void *X, ptrdiff_t B);
     // run->gradients of params and the mean loss of the batch. Returns the loss summed over rows.
     double (*gradients)(fm_run *run);
     // One step of run->rule on the state. Returns the loss summed over the rows; where that is not
-    // finite the state is unchanged. *finite: whether the new parameters are.
-    double (*step)(fm_run *run, int *finite);
+    // finite the state is unchanged.
+    double (*step)(fm_run *run);
 } fm_engine;
 
 // The fused engine at an instruction set: "avx512", "avx2", "neon" or "portable". NULL where this
@@ -94,6 +96,10 @@ const fm_engine *fm_fused_engine(const char *level);
 enum { FM_EXP, FM_LOG, FM_MATH_TANH, FM_MATH_LOGISTIC };
 void fm_vector_math(const fm_engine *engine, int dtype, int function, void *y, const void *x,
                     ptrdiff_t n);
+
+// n_bytes of memory on a cache line, or NULL; and its end.
+void *fm_allocate(size_t n_bytes);
+void fm_release(void *memory);
 
 // Index of the first NaN or infinity among x[0..n), or -1.
 ptrdiff_t fm_first_nonfinite_float32(const float *x, ptrdiff_t n);

@@ -30,9 +30,10 @@ typedef struct fm_functions {
     void (*prepare)(fm_run *run);
     void (*load)(fm_run *run);
     void (*store)(const fm_run *run);
+    int (*finite)(const fm_run *run);
     void (*forward)(const fm_run *run, void *out, const void *X, ptrdiff_t B);
     void (*rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last);
-    int (*weights_part)(fm_run *run, int part, int n_parts);
+    void (*weights_part)(fm_run *run, int part, int n_parts);
     double (*loss)(const fm_run *run);
     void (*math)(int function, void *y, const void *x, ptrdiff_t n);
 } fm_functions;
@@ -47,7 +48,7 @@ enum { FM_STORE, FM_STORE_RELU, FM_STORE_MASKED };
 // Lane-wise sums run over this many virtual lanes, whatever the real ones: see softmax_row.
 enum { FM_VIRTUAL_LANES = 16 };
 
-// A cache line; and what one thread may count on of its second-level cache, both in bytes.
-enum { FM_ALIGN = 64, FM_CACHE = 512 * 1024 };
+// A cache line; and what one thread may count on of its first- and second-level cache, in bytes.
+enum { FM_ALIGN = 64, FM_CACHE_1 = 36 * 1024, FM_CACHE = 576 * 1024 };
 
 #endif

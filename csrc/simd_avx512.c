@@ -5,7 +5,7 @@ FM_TARGET_BEGIN("avx512f,avx2,fma")
 #include <immintrin.h>
 
 #define FM_LEVEL avx512
-#define FM_ROWS 14
+#define FM_ROWS 12
 
 // -- float32
 

@@ -8,7 +8,6 @@
 #include "pool.h"
 
 #include <math.h>
-#include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -40,6 +39,7 @@ static void prepare(fm_run *run)
 
 static void load(fm_run *run) { functions(run)->load(run); }
 static void store(const fm_run *run) { functions(run)->store(run); }
+static int all_finite(const fm_run *run) { return functions(run)->finite(run); }
 
 static void forward(fm_run *run, void *out, const void *X, ptrdiff_t B)
 {
@@ -49,7 +49,6 @@ static void forward(fm_run *run, void *out, const void *X, ptrdiff_t B)
 typedef struct step_job {
     fm_run *run;
     double loss;
-    atomic_int broken; // some new parameter is not finite
 } step_job;
 
 // As many rows at a time as leave their activations in the cache through all layers.
@@ -80,32 +79,30 @@ static void step_part(void *argument, int thread)
     double loss = f->loss(run);
     if (thread == 0)
         job->loss = loss;
-    if (isfinite(loss) && !f->weights_part(run, thread, n_threads))
-        atomic_store(&job->broken, 1);
+    if (isfinite(loss))
+        f->weights_part(run, thread, n_threads);
 }
 
-static double step(fm_run *run, int *finite)
+static double step(fm_run *run)
 {
     step_job job = {.run = run};
-    atomic_init(&job.broken, 0);
     fm_team_run(run->team, step_part, &job);
-    *finite = !atomic_load(&job.broken);
     return job.loss;
 }
 
 static double gradients(fm_run *run)
 {
-    int finite;
     load(run);
     run->store_gradients = 1;
-    double loss = step(run, &finite);
+    double loss = step(run);
     run->store_gradients = 0;
     return loss;
 }
 
 #define ENGINE(level)                                                                         \
     static const fm_engine engine_##level = {                                                 \
-        "fused", &fm_level_##level, sizes, prepare, load, store, forward, gradients, step,    \
+        "fused", &fm_level_##level, sizes, prepare, load, store, all_finite, forward,            \
+        gradients, step,                                                                      \
     };
 
 extern const fm_level fm_level_avx512, fm_level_avx2, fm_level_neon, fm_level_portable;

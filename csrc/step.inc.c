@@ -11,9 +11,24 @@ INLINE real *R(at)(const fm_run *run, ptrdiff_t offset) { return (real *)run->wo
 INLINE ptrdiff_t R(vectors)(ptrdiff_t n) { return (n + FM_LANES - 1) / FM_LANES; }
 INLINE int R(panel_vectors)(ptrdiff_t vectors, ptrdiff_t p) { return vectors - 2 * p > 1 ? 2 : 1; }
 
-// Where block i of n, as even as can be, of `length` begins.
-INLINE ptrdiff_t R(block)(ptrdiff_t length, ptrdiff_t n, ptrdiff_t i) { return length * i / n; }
-INLINE ptrdiff_t R(n_blocks)(ptrdiff_t length) { return (length + FM_ROWS - 1) / FM_ROWS; }
+// `length` rows in `n` blocks, none taller than a tile, as even as can be: the first `rest` of them
+// have one row more than the others' `rows`.
+typedef struct R(blocks) {
+    ptrdiff_t n, rows, rest;
+} R(blocks);
+INLINE R(blocks) R(blocks_of)(ptrdiff_t length)
+{
+    ptrdiff_t n = (length + FM_ROWS - 1) / FM_ROWS;
+    return (R(blocks)){n, n ? length / n : 0, n ? length % n : 0};
+}
+INLINE ptrdiff_t R(block_start)(R(blocks) blocks, ptrdiff_t i)
+{
+    return i * blocks.rows + R(min)(i, blocks.rest);
+}
+INLINE ptrdiff_t R(block_rows)(R(blocks) blocks, ptrdiff_t i)
+{
+    return blocks.rows + (i < blocks.rest);
+}
 
 // Elements between rows of width n: room for whole virtual vectors, and an odd number of cache
 // lines, so that the rows of a tile spread over all sets of the cache.
@@ -174,16 +189,36 @@ static void R(store)(const fm_run *run)
     }
 }
 
-// -- phase A: rows ------------------------------------------------------------------------------
-
-// A_0 = X[rows] for the rows [first, last) of the batch
-static void R(gather)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
+// Whether all parameters are finite.
+static int R(finite)(const fm_run *run)
 {
     const fm_layer *layer = R(layers)(run);
-    for (ptrdiff_t b = first; b < last; b++)
+    int finite = 1;
+    for (ptrdiff_t l = 0; l < run->net.n_layers; l++, layer++)
+        finite &= FM_FIRST_NONFINITE((const real *)run->state + layer->W,
+                                     layer->vectors * FM_LANES * (layer->I + 1)) < 0;
+    return finite;
+}
+
+// -- phase A: rows ------------------------------------------------------------------------------
+
+// A_0 = X[rows] for the rows [first, last) of the batch. Shuffled rows lie anywhere in memory, so
+// that the next few are asked for while one is copied.
+static void R(gather)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
+{
+    enum { AHEAD = 6 };
+    const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real);
+    const fm_layer *layer = R(layers)(run);
+    for (ptrdiff_t b = first; b < last; b++) {
+        if (run->rows && b + AHEAD < last) {
+            const real *next = (const real *)run->X + run->rows[b + AHEAD] * layer->I;
+            for (ptrdiff_t k = 0; k < layer->I; k += line)
+                FM_PREFETCH(next + k);
+        }
         memcpy(R(at)(run, layer->in + b * layer->in_ld),
                (const real *)run->X + (run->rows ? run->rows[b] : b) * layer->I,
                (size_t)layer->I * sizeof(real));
+    }
 }
 
 // Rows [first, last) of the batch forward, their loss, and back.
@@ -192,7 +227,8 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
     const fm_layer *layers = R(layers)(run), *layer;
     const fm_net *net = &run->net;
     const real *state = run->state;
-    const ptrdiff_t B = last - first, n = R(n_blocks)(B), L = net->n_layers;
+    const ptrdiff_t B = last - first, L = net->n_layers;
+    const R(blocks) blocks = R(blocks_of)(B);
     const int relu = net->activation == FM_RELU;
     const int curved = net->activation == FM_TANH || net->activation == FM_LOGISTIC;
     const real scale = (real)(1.0 / (double)run->B);
@@ -206,8 +242,8 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
         for (ptrdiff_t p = 0; p < n_panels; p++) {
             int NV = R(panel_vectors)(layer->vectors, p), width = NV * FM_LANES;
             const real *panel = state + layer->W + p * WIDTH * (layer->I + 1);
-            for (ptrdiff_t i = 0; i < n; i++) {
-                ptrdiff_t b = R(block)(B, n, i), M = R(block)(B, n, i + 1) - b;
+            for (ptrdiff_t i = 0; i < blocks.n; i++) {
+                ptrdiff_t b = R(block_start)(blocks, i), M = R(block_rows)(blocks, i);
                 R(row_tile)((int)M, NV, C + b * layer->out_ld + p * WIDTH, A + b * layer->in_ld,
                             panel + width, panel, panel, layer->out_ld, layer->in_ld, width, 0,
                             layer->I, hidden && relu ? FM_STORE_RELU : FM_STORE);
@@ -234,8 +270,8 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
         for (ptrdiff_t p = 0; 2 * p < vectors; p++) {
             int NV = R(panel_vectors)(vectors, p), width = NV * FM_LANES;
             const real *panel = state + layer->WT + p * WIDTH * layer->O;
-            for (ptrdiff_t i = 0; i < n; i++) {
-                ptrdiff_t b = R(block)(B, n, i), M = R(block)(B, n, i + 1) - b;
+            for (ptrdiff_t i = 0; i < blocks.n; i++) {
+                ptrdiff_t b = R(block_start)(blocks, i), M = R(block_rows)(blocks, i);
                 ptrdiff_t at = b * layer->in_ld + p * WIDTH;
                 R(row_tile)((int)M, NV, dA + at, dZ + b * dZ_ld, panel, R(zeros)(run), A + at,
                             layer->in_ld, dZ_ld, width, layer->in_ld, layer->O,

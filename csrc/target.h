@@ -14,12 +14,14 @@
 #define FM_AARCH64 1
 #endif
 
+// Asks for a cache line, for reading or for writing. To the first-level cache: hints that name the
+// second do nothing on some CPUs.
 #if defined(__GNUC__)
-#define FM_PREFETCH(p) __builtin_prefetch(p, 0, 2)     // to the second-level cache
-#define FM_PREFETCH_NOW(p) __builtin_prefetch(p, 1, 3) // to the first, for writing
+#define FM_PREFETCH(p) __builtin_prefetch(p, 0, 3)
+#define FM_PREFETCH_TO_WRITE(p) __builtin_prefetch(p, 1, 3)
 #else
 #define FM_PREFETCH(p) ((void)(p))
-#define FM_PREFETCH_NOW(p) ((void)(p))
+#define FM_PREFETCH_TO_WRITE(p) ((void)(p))
 #endif
 
 #define FM_PRAGMA(text) _Pragma(#text)

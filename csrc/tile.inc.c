@@ -47,9 +47,8 @@ INLINE void R(row_tile_of)(real *restrict C, const real *restrict A, const real 
         }
 }
 
-// One vector of parameters and its velocity after a step of SGD; see fm_rule. `check` turns to
-// NaN when the new parameters are not finite.
-INLINE V R(sgd)(real *W, real *v, V dW, const fm_rule *rule, real weight_decay, V check)
+// One vector of parameters and its velocity after a step of SGD; see fm_rule.
+INLINE void R(sgd)(real *W, real *v, V dW, const fm_rule *rule, real weight_decay)
 {
     V w = vload(W), rate = vset1((real)rule->learning_rate), mu = vset1((real)rule->momentum);
     if (weight_decay != 0)
@@ -58,15 +57,14 @@ INLINE V R(sgd)(real *W, real *v, V dW, const fm_rule *rule, real weight_decay, 
     vstore(v, velocity);
     w = rule->nesterov ? vadd(w, vfnma(rate, dW, vmul(mu, velocity))) : vadd(w, velocity);
     vstore(W, w);
-    return vfma(w, vset1(0), check);
 }
 
 // The gradient dW (M, NV vectors) = A^T (M, K) D (K, NV vectors) of M weight rows, where row k of
 // A begins with the M inputs at A + k lda. With v it is used up by a step of SGD on W and v, else
-// it is stored to W. Returns the check.
-INLINE V R(column_tile_of)(real *restrict W, real *restrict v, const real *restrict A,
+// it is stored to W.
+INLINE void R(column_tile_of)(real *restrict W, real *restrict v, const real *restrict A,
                            const real *restrict D, ptrdiff_t lda, ptrdiff_t ldd, ptrdiff_t K,
-                           const fm_rule *rule, V check, const int M, const int NV)
+                           const fm_rule *rule, const int M, const int NV)
 {
     V acc[FM_ROWS][2];
     FM_UNROLL
@@ -75,8 +73,8 @@ INLINE V R(column_tile_of)(real *restrict W, real *restrict v, const real *restr
         for (int j = 0; j < NV; j++)
             acc[r][j] = vset1(0);
     for (ptrdiff_t i = 0; v != NULL && i < M * NV * FM_LANES; i += FM_ALIGN / sizeof(real)) {
-        FM_PREFETCH_NOW(W + i); // needed only after the sum
-        FM_PREFETCH_NOW(v + i);
+        FM_PREFETCH_TO_WRITE(W + i); // needed only after the sum
+        FM_PREFETCH_TO_WRITE(v + i);
     }
     for (ptrdiff_t k = 0; k < K; k++, A += lda, D += ldd) {
         V d[2];
@@ -103,13 +101,12 @@ INLINE V R(column_tile_of)(real *restrict W, real *restrict v, const real *restr
         FOR_EACH_VECTOR(vstore(W + at, acc[r][j]))
     } else if (rule->nesterov || rule->weight_decay != 0) {
         real decay = (real)rule->weight_decay;
-        FOR_EACH_VECTOR(check = R(sgd)(W + at, v + at, acc[r][j], rule, decay, check))
+        FOR_EACH_VECTOR(R(sgd)(W + at, v + at, acc[r][j], rule, decay))
     } else { // the same with what is constant known
         const fm_rule plain = {.learning_rate = rule->learning_rate, .momentum = rule->momentum};
-        FOR_EACH_VECTOR(check = R(sgd)(W + at, v + at, acc[r][j], &plain, 0, check))
+        FOR_EACH_VECTOR(R(sgd)(W + at, v + at, acc[r][j], &plain, 0))
     }
 #undef FOR_EACH_VECTOR
-    return check;
 }
 
 // C (4 vectors or 8) = init + a (K,) P (K, as many), for one row: with so few outputs at a time a
@@ -133,10 +130,7 @@ INLINE void R(one_row_of)(real *restrict C, const real *restrict a, const real *
 }
 
 // The tiles for M and NV known at run time.
-#if FM_ROWS == 14
-#define FOR_EACH_M(DO, NV) DO(1, NV) DO(2, NV) DO(3, NV) DO(4, NV) DO(5, NV) DO(6, NV) DO(7, NV) \
-    DO(8, NV) DO(9, NV) DO(10, NV) DO(11, NV) DO(12, NV) DO(13, NV) DO(14, NV)
-#elif FM_ROWS == 12
+#if FM_ROWS == 12
 #define FOR_EACH_M(DO, NV) DO(1, NV) DO(2, NV) DO(3, NV) DO(4, NV) DO(5, NV) DO(6, NV) DO(7, NV) \
     DO(8, NV) DO(9, NV) DO(10, NV) DO(11, NV) DO(12, NV)
 #elif FM_ROWS == 6
@@ -160,18 +154,18 @@ static void R(row_tile)(int M, int NV, real *C, const real *A, const real *P, co
     }
 }
 
-static V R(column_tile)(int M, int NV, real *W, real *v, const real *A, const real *D,
-                        ptrdiff_t lda, ptrdiff_t ldd, ptrdiff_t K, const fm_rule *rule, V check)
+static void R(column_tile)(int M, int NV, real *W, real *v, const real *A, const real *D,
+                           ptrdiff_t lda, ptrdiff_t ldd, ptrdiff_t K, const fm_rule *rule)
 {
     switch (2 * M + NV - 1) {
 #define CASE(m, nv)                                                                          \
     case 2 * m + nv - 1:                                                                     \
-        return R(column_tile_of)(W, v, A, D, lda, ldd, K, rule, check, m, nv);
+        R(column_tile_of)(W, v, A, D, lda, ldd, K, rule, m, nv);                             \
+        break;
         FOR_EACH_M(CASE, 1)
         FOR_EACH_M(CASE, 2)
 #undef CASE
     }
-    return check;
 }
 
 #undef FOR_EACH_M

@@ -2,7 +2,7 @@
 // the flat parameters, without panels.
 
 // One vector of parameters and its two moments after a step of Adam; see fm_rule.
-INLINE V R(adam)(real *W, real *m, real *v, V g, const fm_rule *rule, real decay, V check)
+INLINE void R(adam)(real *W, real *m, real *v, V g, const fm_rule *rule, real decay)
 {
     real beta1 = (real)rule->beta1, beta2 = (real)rule->beta2;
     V w = vload(W);
@@ -17,21 +17,20 @@ INLINE V R(adam)(real *W, real *m, real *v, V g, const fm_rule *rule, real decay
     vstore(m, mean);
     vstore(v, square);
     vstore(W, w);
-    return vfma(w, vset1(0), check);
 }
 
 // Uses `n` gradients, a multiple of the lanes, for parameters that lie at `at` in the state.
-static V R(update)(fm_run *run, const fm_layer *layer, ptrdiff_t at, const real *dW, ptrdiff_t n,
-                   double weight_decay, V check)
+static void R(update)(fm_run *run, const fm_layer *layer, ptrdiff_t at, const real *dW, ptrdiff_t n,
+                      double weight_decay)
 {
     const fm_rule *rule = &run->rule;
     real *W = (real *)run->state + layer->W + at, *m = (real *)run->state + layer->moment1 + at;
     real *v = (real *)run->state + layer->moment2 + at;
     for (ptrdiff_t i = 0; i < n; i += FM_LANES)
-        check = rule->kind == FM_ADAM
-            ? R(adam)(W + i, m + i, v + i, vload(dW + i), rule, (real)weight_decay, check)
-            : R(sgd)(W + i, m + i, vload(dW + i), rule, (real)weight_decay, check);
-    return check;
+        if (rule->kind == FM_ADAM)
+            R(adam)(W + i, m + i, v + i, vload(dW + i), rule, (real)weight_decay);
+        else
+            R(sgd)(W + i, m + i, vload(dW + i), rule, (real)weight_decay);
 }
 
 // Copies the gradients of M rows of a panel, columns n on, to run->gradients.
@@ -44,111 +43,141 @@ static void R(store_gradients)(fm_run *run, const fm_layer *layer, const real *d
         memcpy(out + r * layer->O, dW + r * width, bytes);
 }
 
-// The bias of panel p: its gradient is the sum of the rows of dZ.
-static V R(bias)(fm_run *run, const fm_layer *layer, const real *dZ, ptrdiff_t ld, ptrdiff_t p,
-                 int NV, V check)
+// The bias of a layer: its gradient is the sum of the rows of dZ, eight vectors of it at a time.
+static void R(bias)(fm_run *run, const fm_layer *layer, const real *dZ, ptrdiff_t ld)
 {
-    V sum[2] = {vset1(0), vset1(0)};
-    real db[WIDTH];
-    for (ptrdiff_t b = 0; b < run->B; b++)
-        for (int j = 0; j < NV; j++)
-            sum[j] = vadd(sum[j], vload(dZ + b * ld + j * FM_LANES));
-    for (int j = 0; j < NV; j++)
-        vstore(db + j * FM_LANES, sum[j]);
-    if (run->store_gradients) {
-        R(store_gradients)(run, layer, db, layer->I, 1, p * WIDTH, NV * FM_LANES);
-        return check;
+    enum { VECTORS = 8 };
+    real db[VECTORS * FM_LANES];
+    for (ptrdiff_t first = 0; first < layer->vectors; first += VECTORS) {
+        const ptrdiff_t n = R(min)(VECTORS, layer->vectors - first);
+        V sum[VECTORS];
+        for (int j = 0; j < VECTORS; j++)
+            sum[j] = vset1(0);
+        for (ptrdiff_t b = 0; b < run->B; b++)
+            for (ptrdiff_t j = 0; j < n; j++)
+                sum[j] = vadd(sum[j], vload(dZ + b * ld + (first + j) * FM_LANES));
+        for (int j = 0; j < VECTORS; j++)
+            vstore(db + j * FM_LANES, sum[j]);
+        for (ptrdiff_t j = 0; j < n; j += 2) {
+            ptrdiff_t p = (first + j) / 2, width = R(panel_vectors)(layer->vectors, p) * FM_LANES;
+            if (run->store_gradients)
+                R(store_gradients)(run, layer, db + j * FM_LANES, layer->I, 1, p * WIDTH, width);
+            else
+                R(update)(run, layer, p * WIDTH * (layer->I + 1), db + j * FM_LANES, width, 0);
+        }
     }
-    return R(update)(run, layer, p * WIDTH * (layer->I + 1), db, NV * FM_LANES, 0, check);
 }
 
 // Rows [f, f + M) of panel p.
-static V R(weights_tile)(fm_run *run, const fm_layer *layer, const real *dZ, ptrdiff_t ld,
-                         ptrdiff_t p, int NV, ptrdiff_t f, ptrdiff_t M, V check)
+static void R(weights_tile)(fm_run *run, const fm_layer *layer, const real *dZ, ptrdiff_t ld,
+                            ptrdiff_t p, int NV, ptrdiff_t f, ptrdiff_t M)
 {
     real tile[FM_ROWS * WIDTH];
     const real *A = R(at)(run, layer->in) + f;
     ptrdiff_t width = NV * FM_LANES, at = p * WIDTH * (layer->I + 1) + (1 + f) * width;
-    real *state = run->state;
-    if (run->rule.kind == FM_SGD && !run->store_gradients)
-        return R(column_tile)((int)M, NV, state + layer->W + at, state + layer->moment1 + at, A, dZ,
-                              layer->in_ld, ld, run->B, &run->rule, check);
-    R(column_tile)((int)M, NV, tile, NULL, A, dZ, layer->in_ld, ld, run->B, &run->rule, check);
-    if (run->store_gradients) {
+    real *W = (real *)run->state + layer->W + at, *v = (real *)run->state + layer->moment1 + at;
+    const int in_place = run->rule.kind == FM_SGD && !run->store_gradients;
+    R(column_tile)((int)M, NV, in_place ? W : tile, in_place ? v : NULL, A, dZ, layer->in_ld, ld,
+                   run->B, &run->rule);
+    if (run->store_gradients)
         R(store_gradients)(run, layer, tile, f, M, p * WIDTH, width);
-        return check;
-    }
-    return R(update)(run, layer, at, tile, M * width, run->rule.weight_decay, check);
+    else if (!in_place)
+        R(update)(run, layer, at, tile, M * width, run->rule.weight_decay);
 }
 
-// Brings nearer what this part will gather of the next batch's rows: the share that falls to the
-// stretch [at, at + length) of its work of `total`.
-static void R(prefetch)(const fm_run *run, int part, int n_parts, ptrdiff_t at, ptrdiff_t length,
-                        ptrdiff_t total)
+// What a part still has to bring nearer of the next batch's rows.
+typedef struct R(ahead) {
+    const ptrdiff_t *rows;
+    ptrdiff_t n;             // rows left
+    ptrdiff_t tiles;         // of this part, left
+} R(ahead);
+
+// Asks for some of the rows that the next batch will gather, while the last tiles of the first
+// layer are done: what came earlier, the weights would push out of the cache again.
+INLINE void R(prefetch)(const fm_run *run, R(ahead) *ahead)
 {
+    enum { TILES = 32 };
     const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real), I = run->net.sizes[0];
-    const ptrdiff_t B = R(min)(run->n_ahead, run->B), first = R(block)(B, n_parts, part);
-    const ptrdiff_t n = R(block)(B, n_parts, part + 1) - first;
-    for (ptrdiff_t b = R(block)(n, total, at); b < R(block)(n, total, R(min)(at + length, total)); b++) {
-        const real *row = (const real *)run->X + run->rows[run->B + first + b] * I;
+    if (ahead->tiles > TILES || ahead->tiles < 1)
+        return;
+    for (ptrdiff_t n = (ahead->n + ahead->tiles - 1) / ahead->tiles; n > 0; n--, ahead->n--) {
+        const real *row = (const real *)run->X + *ahead->rows++ * I;
         for (ptrdiff_t k = 0; k < I; k += line)
             FM_PREFETCH(row + k);
     }
 }
 
-// Part `part` of `n_parts` of all weight tiles. The tiles have an order, layer by layer, panel by
-// panel, and every part takes a stretch of it of equal cost; panels after the first layer stay
-// whole, since the owner of one also renews its transpose. Returns whether all parameters that it
-// changed are finite.
-static int R(weights_part)(fm_run *run, int part, int n_parts)
+// How many tiles' columns of A to go through for one panel of dZ before the next: as many as fit
+// the first-level cache together with it; else one, while all of dZ stays in the second level; else
+// as many as that one holds.
+static ptrdiff_t R(tiles_at_a_time)(ptrdiff_t B, ptrdiff_t O)
+{
+    const ptrdiff_t size = sizeof(real), columns = B * (FM_ROWS * size + FM_ALIGN / 2);
+    const ptrdiff_t panel = B * WIDTH * size;
+    if (panel + columns <= FM_CACHE_1)
+        return (FM_CACHE_1 - panel) / columns;
+    return B * O * size <= FM_CACHE ? 1 : 1 + FM_CACHE / columns;
+}
+
+// A part of the weight tiles of one layer. Of the first layer it is the tiles [from, to) in an
+// order that goes panel by panel, of the others the whole panels [from, to), since the owner of one
+// also renews its transpose.
+static void R(weights_layer)(fm_run *run, const fm_layer *layer, ptrdiff_t from, ptrdiff_t to,
+                             R(ahead) *ahead)
 {
     const fm_layer *layers = R(layers)(run);
-    const ptrdiff_t L = run->net.n_layers;
-    ptrdiff_t cost = 0, total = 0;
-    for (ptrdiff_t l = 0; l < L; l++)
-        total += layers[l].I * layers[l].vectors;
-    const ptrdiff_t from = R(block)(total, n_parts, part), to = R(block)(total, n_parts, part + 1);
-
-    V check = vset1(0);
-    for (const fm_layer *layer = layers; layer < layers + L; layer++) {
-        int last = layer == layers + L - 1;
-        const real *dZ = R(at)(run, last ? layer->out : layer[1].din);
-        const ptrdiff_t ld = last ? layer->out_ld : layer[1].in_ld;
-        const ptrdiff_t n = R(n_blocks)(layer->I), n_panels = (layer->vectors + 1) / 2;
-        // As many features at a time as leave their columns of A in the cache for all panels.
-        const ptrdiff_t group =
-            1 + FM_CACHE / (ptrdiff_t)sizeof(real) / (FM_ROWS * (run->B ? run->B : 1));
-        for (ptrdiff_t start = 0; start < n; start += group) {
-            for (ptrdiff_t p = 0; p < n_panels; p++) {
-                int NV = R(panel_vectors)(layer->vectors, p);
-                const ptrdiff_t panel_cost = cost + 2 * p * layer->I;
-                for (ptrdiff_t i = start; i < R(min)(n, start + group); i++) {
-                    ptrdiff_t f = R(block)(layer->I, n, i), M = R(block)(layer->I, n, i + 1) - f;
-                    ptrdiff_t at = panel_cost + (layer > layers ? 0 : f * NV);
-                    if (at < from || at >= to)
-                        continue;
-                    if (i == 0)
-                        check = R(bias)(run, layer, dZ + p * WIDTH, ld, p, NV, check);
-                    R(prefetch)(run, part, n_parts, at - from, M * NV, to - from);
-                    check = R(weights_tile)(run, layer, dZ + p * WIDTH, ld, p, NV, f, M, check);
+    const int first_layer = layer == layers, last_layer = layer == layers + run->net.n_layers - 1;
+    const real *dZ = R(at)(run, last_layer ? layer->out : layer[1].din);
+    const ptrdiff_t ld = last_layer ? layer->out_ld : layer[1].in_ld;
+    const R(blocks) blocks = R(blocks_of)(layer->I);
+    const ptrdiff_t n_panels = (layer->vectors + 1) / 2;
+    const ptrdiff_t group = R(tiles_at_a_time)(run->B, layer->O);
+    if (from == 0 && to > 0)
+        R(bias)(run, layer, dZ, ld);
+    for (ptrdiff_t start = 0; start < blocks.n; start += group)
+        for (ptrdiff_t p = 0; p < n_panels; p++)
+            for (ptrdiff_t i = start; i < R(min)(blocks.n, start + group); i++) {
+                ptrdiff_t at = first_layer ? p * blocks.n + i : p;
+                if (at < from || at >= to)
+                    continue;
+                if (first_layer) {
+                    R(prefetch)(run, ahead);
+                    ahead->tiles--;
                 }
+                R(weights_tile)(run, layer, dZ + p * WIDTH, ld, p,
+                                R(panel_vectors)(layer->vectors, p), R(block_start)(blocks, i),
+                                R(block_rows)(blocks, i));
             }
-        }
-        for (ptrdiff_t p = 0; layer > layers && !run->store_gradients && p < n_panels; p++) {
-            ptrdiff_t at = cost + 2 * p * layer->I;
-            if (at >= from && at < to)
-                R(transpose_panel)((real *)run->state + layer->WT,
-                                   (real *)run->state + layer->W + p * WIDTH * (layer->I + 1),
-                                   layer, p);
-        }
-        cost += layer->I * layer->vectors;
+    for (ptrdiff_t p = from; !first_layer && !run->store_gradients && p < to; p++)
+        R(transpose_panel)((real *)run->state + layer->WT,
+                           (real *)run->state + layer->W + p * WIDTH * (layer->I + 1), layer, p);
+}
+
+// Part `part` of `n_parts` of all weight tiles: a stretch of equal cost of an order that goes layer
+// by layer and panel by panel.
+static void R(weights_part)(fm_run *run, int part, int n_parts)
+{
+    const fm_layer *layers = R(layers)(run);
+    ptrdiff_t total = 0;
+    for (ptrdiff_t l = 0; l < run->net.n_layers; l++)
+        total += layers[l].I * layers[l].vectors;
+    const ptrdiff_t from = total * part / n_parts, to = total * (part + 1) / n_parts;
+
+    const ptrdiff_t B = R(min)(run->n_ahead, run->B), row = B * part / n_parts;
+    R(ahead) ahead = {.rows = run->rows + run->B + row, .n = B * (part + 1) / n_parts - row};
+    ptrdiff_t cost = 0;
+    for (const fm_layer *layer = layers; layer < layers + run->net.n_layers; layer++) {
+        // Where the stretch begins and ends, in units of this layer.
+        const ptrdiff_t units = (layer->vectors + 1) / 2 * (layer > layers ? 1 : R(blocks_of)(layer->I).n);
+        const ptrdiff_t whole = layer->I * layer->vectors;
+        const ptrdiff_t first = (from - cost) * units / whole, last = (to - cost) * units / whole;
+        const ptrdiff_t begin = first > 0 ? R(min)(first, units) : 0;
+        const ptrdiff_t end = to >= cost + whole ? units : last > 0 ? last : 0;
+        ahead.tiles = layer > layers ? 0 : end - begin;
+        if (begin < end)
+            R(weights_layer)(run, layer, begin, end, &ahead);
+        cost += whole;
     }
-    real lanes[FM_LANES];
-    vstore(lanes, check);
-    int finite = 1;
-    for (int i = 0; i < FM_LANES; i++)
-        finite &= lanes[i] == 0;
-    return finite;
 }
 
 // -- inference ----------------------------------------------------------------------------------
@@ -158,7 +187,8 @@ static int R(weights_part)(fm_run *run, int part, int n_parts)
 static void R(linear_forward)(real *C, const real *A, const real *flat, real *rest,
                               const fm_layer *layer, ptrdiff_t B, ptrdiff_t lda, int epilogue)
 {
-    const ptrdiff_t I = layer->I, O = layer->O, n = R(n_blocks)(B);
+    const ptrdiff_t I = layer->I, O = layer->O;
+    const R(blocks) blocks = R(blocks_of)(B);
     const real *bias = flat + I * O;
     ptrdiff_t o = 0;
     if (B == 1)
@@ -181,8 +211,8 @@ static void R(linear_forward)(real *C, const real *A, const real *flat, real *re
             P = rest + ldp;
             init = rest;
         }
-        for (ptrdiff_t i = 0; i < n; i++) {
-            ptrdiff_t b = R(block)(B, n, i), M = R(block)(B, n, i + 1) - b;
+        for (ptrdiff_t i = 0; i < blocks.n; i++) {
+            ptrdiff_t b = R(block_start)(blocks, i), M = R(block_rows)(blocks, i);
             R(row_tile)((int)M, NV, C + b * layer->out_ld + o, A + b * lda, P, init, P,
                         layer->out_ld, lda, ldp, 0, I, epilogue);
         }
@@ -216,6 +246,6 @@ static void R(forward)(const fm_run *run, void *out, const void *X, ptrdiff_t B)
 
 static const fm_functions R(functions) = {
     .lanes = FM_LANES, .rows = FM_ROWS, .layout = R(layout), .prepare = R(prepare),
-    .load = R(load), .store = R(store), .forward = R(forward), .rows_part = R(rows_part),
-    .weights_part = R(weights_part), .loss = R(loss), .math = R(math),
+    .load = R(load), .store = R(store), .finite = R(finite),
+    .forward = R(forward), .rows_part = R(rows_part), .weights_part = R(weights_part), .loss = R(loss), .math = R(math),
 };

@@ -246,18 +246,19 @@ cdef double _engine_gradients(fm_run *run) noexcept nogil:
     return _backpropagate(run, <double *>A_0, <double *>run.params, <double *>run.gradients, 1, 0)
 
 
-cdef double _engine_step(fm_run *run, int *finite) noexcept nogil:
+cdef double _engine_step(fm_run *run) noexcept nogil:
     cdef char *A_0 = _first_activation(run)
     cdef char *dW = _own_gradients(run)
-    cdef ptrdiff_t n = _n_params(&run.net)
-    cdef double loss
     if run.net.dtype == FM_FLOAT32:
-        loss = _step(run, <float *>A_0, <float *>run.state, <float *>dW)
-        finite[0] = fm_first_nonfinite_float32(<float *>run.state, n) < 0
-    else:
-        loss = _step(run, <double *>A_0, <double *>run.state, <double *>dW)
-        finite[0] = fm_first_nonfinite_float64(<double *>run.state, n) < 0
-    return loss
+        return _step(run, <float *>A_0, <float *>run.state, <float *>dW)
+    return _step(run, <double *>A_0, <double *>run.state, <double *>dW)
+
+
+cdef int _engine_finite(const fm_run *run) noexcept nogil:
+    cdef ptrdiff_t n = _n_params(&run.net)
+    if run.net.dtype == FM_FLOAT32:
+        return fm_first_nonfinite_float32(<const float *>run.state, n) < 0
+    return fm_first_nonfinite_float64(<const double *>run.state, n) < 0
 
 
 cdef fm_engine _engine
@@ -267,6 +268,7 @@ _engine.sizes = _engine_sizes
 _engine.prepare = _engine_prepare
 _engine.load = _engine_load
 _engine.store = _engine_store
+_engine.finite = _engine_finite
 _engine.forward = _engine_forward
 _engine.gradients = _engine_gradients
 _engine.step = _engine_step

@@ -19,8 +19,8 @@ from libc.string cimport memcpy
 from fastmlp._csrc cimport (
     FM_ADAM, FM_ENGINE_CAPSULE, FM_EXP, FM_FLOAT32, FM_FLOAT64, FM_IDENTITY, FM_LOG, FM_LOGISTIC,
     FM_MATH_LOGISTIC, FM_MATH_TANH, FM_RELU, FM_SGD, FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR,
-    FM_TANH, fm_engine, fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_fused_engine,
-    fm_run, fm_team_close, fm_team_open, fm_vector_math,
+    FM_TANH, fm_allocate, fm_engine, fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_fused_engine,
+    fm_release, fm_run, fm_team_close, fm_team_open, fm_vector_math,
 )
 
 cdef extern from "<time.h>" nogil:
@@ -134,19 +134,19 @@ cdef class Core:
         self.engine.sizes(&self.run, &n_bytes, &self.state_bytes)
         n_bytes = _aligned(n_bytes)
         self.state_bytes = 0 if optimizer is None else _aligned(self.state_bytes)
-        self.memory = malloc(n_bytes + 2 * self.state_bytes + ALIGNMENT)
+        self.memory = fm_allocate(n_bytes + 2 * self.state_bytes)
         if self.memory == NULL:
             raise MemoryError(
                 f"no memory for the {n_bytes + 2 * self.state_bytes} bytes of working space of "
                 f"the network"
             )
-        self.run.workspace = <void *>_aligned(<size_t>self.memory)
+        self.run.workspace = self.memory
         self.run.state = <char *>self.run.workspace + n_bytes
         self.backup = <char *>self.run.state + self.state_bytes
         self.engine.prepare(&self.run)
 
     def __dealloc__(self):
-        free(self.memory)
+        fm_release(self.memory)
         free(self.sizes)
 
     cdef Pointer _params(self, array, bint writable):
@@ -238,7 +238,6 @@ cdef class Core:
         cdef Pointer targets = Pointer(y, X.shape[0] * self.target_bytes)
         cdef Pointer rows = Pointer(order, n * sizeof(ptrdiff_t))
         cdef double total
-        cdef int broken
         self._check_trains()
         if not 1 <= batch_size <= self.run.max_rows:
             raise ValueError(f"batch_size {batch_size} is not in 1..{self.run.max_rows}")
@@ -257,13 +256,13 @@ cdef class Core:
             self.run.team = fm_team_open(n_threads, max_workers)
             try:
                 memcpy(self.backup, self.run.state, self.state_bytes)
-                steps = self._steps(<const ptrdiff_t *>rows.view.buf, n, batch_size, t, n,
-                                    &total, &broken)
-                if broken:
-                    # The last step made numbers that are not finite: the epoch again, without it.
+                steps = self._steps(<const ptrdiff_t *>rows.view.buf, n, batch_size, t, n, &total)
+                if steps and not self.engine.finite(&self.run):
+                    # The last step made numbers that are not finite, which any further step would
+                    # have met: the epoch again, without it.
                     memcpy(self.run.state, self.backup, self.state_bytes)
-                    self._steps(<const ptrdiff_t *>rows.view.buf, n, batch_size, t, steps,
-                                &total, &broken)
+                    steps = self._steps(<const ptrdiff_t *>rows.view.buf, n, batch_size, t,
+                                        steps - 1, &total)
             finally:
                 fm_team_close(self.run.team)
                 self.run.team = NULL
@@ -284,15 +283,13 @@ cdef class Core:
         self.run.n_ahead = 0
 
     cdef ptrdiff_t _steps(self, const ptrdiff_t *rows, ptrdiff_t n, ptrdiff_t batch_size,
-                          int64_t t, ptrdiff_t most, double *total, int *broken) except -1 nogil:
-        # At most `most` steps over rows[0..n). Returns how many were completed; *broken is whether
-        # one more has been done and spoilt the state.
+                          int64_t t, ptrdiff_t most, double *total) except -1 nogil:
+        # At most `most` steps over rows[0..n); returns how many were completed. A step whose loss
+        # is not finite is not.
         cdef fm_run *run = &self.run
         cdef ptrdiff_t start = 0, steps = 0
         cdef double loss, now, checked = _seconds()
-        cdef int finite
         total[0] = 0
-        broken[0] = False
         while start < n and steps < most:
             run.B = min(n - start, batch_size)
             run.rows = rows + start
@@ -301,11 +298,8 @@ cdef class Core:
                 run.rule.corrected_rate = run.rule.learning_rate * sqrt(
                     1 - pow(run.rule.beta2, t + steps + 1)
                 ) / (1 - pow(run.rule.beta1, t + steps + 1))
-            loss = self.engine.step(run, &finite)
+            loss = self.engine.step(run)
             if not isfinite(loss):
-                break
-            if not finite:
-                broken[0] = True
                 break
             total[0] += loss
             steps += 1

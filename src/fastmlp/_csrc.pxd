@@ -50,13 +50,16 @@ cdef extern from "fastmlp.h" nogil:
         void (*prepare)(fm_run *run) noexcept nogil
         void (*load)(fm_run *run) noexcept nogil
         void (*store)(const fm_run *run) noexcept nogil
+        int (*finite)(const fm_run *run) noexcept nogil
         void (*forward)(fm_run *run, void *out, const void *X, ptrdiff_t B) noexcept nogil
         double (*gradients)(fm_run *run) noexcept nogil
-        double (*step)(fm_run *run, int *finite) noexcept nogil
+        double (*step)(fm_run *run) noexcept nogil
 
     const fm_engine *fm_fused_engine(const char *level)
     void fm_vector_math(const fm_engine *engine, int dtype, int function, void *y, const void *x,
                         ptrdiff_t n)
+    void *fm_allocate(size_t n_bytes)
+    void fm_release(void *memory)
     ptrdiff_t fm_first_nonfinite_float32(const float *x, ptrdiff_t n)
     ptrdiff_t fm_first_nonfinite_float64(const double *x, ptrdiff_t n)
 
