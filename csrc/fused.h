@@ -12,12 +12,15 @@
 // head; where one vector holds the last outputs, the last panel is one vector wide. Layers after
 // the first keep a transposed copy for backward-data, panels over the inputs, [panel][O][width].
 // Whatever pads a panel is zero.
+//
+// Activations lie in blocks of 32 columns, [block][row][32], whatever the vectors: what a tile reads
+// of them is contiguous. From block to block it is block_stride(run) elements.
 typedef struct fm_layer {
     ptrdiff_t I, O;
     ptrdiff_t vectors;           // of a row of outputs
     ptrdiff_t W, moment1, moment2, WT;
-    ptrdiff_t in, in_ld;         // A_{l-1} (max_rows, in_ld)
-    ptrdiff_t out, out_ld;       // A_l, and in the last layer dZ_l as well
+    ptrdiff_t in;                // A_{l-1}
+    ptrdiff_t out;               // A_l, and in the last layer dZ_l as well
     ptrdiff_t din;               // dZ_{l-1}, as wide as A_{l-1}
     ptrdiff_t flat;              // W_l in run->params and what mirrors it
 } fm_layer;
@@ -44,6 +47,9 @@ typedef struct fm_level {
 
 // What a row tile does with its results: nothing, relu, or keep them where the mask is positive.
 enum { FM_STORE, FM_STORE_RELU, FM_STORE_MASKED };
+
+// Columns of a block of activations.
+enum { FM_BLOCK = 32 };
 
 // Lane-wise sums run over this many virtual lanes, whatever the real ones: see softmax_row.
 enum { FM_VIRTUAL_LANES = 16 };

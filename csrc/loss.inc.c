@@ -1,6 +1,12 @@
-// Losses and activations on rows of a padded matrix: what is not a product.
+// Losses and activations on rows of a matrix in blocks, `stride` apart: what is not a product.
 
 INLINE ptrdiff_t R(min)(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+
+// Where column o of a row begins.
+INLINE ptrdiff_t R(column)(ptrdiff_t stride, ptrdiff_t o)
+{
+    return o / FM_BLOCK * stride + o % FM_BLOCK;
+}
 
 // The sum of 16 virtual lanes, in as many vectors as it takes, by one fixed tree: lane i and lane
 // i + 8, then i + 4, i + 2, i + 1. Overwrites the vectors.
@@ -26,7 +32,8 @@ INLINE V R(before)(V x, ptrdiff_t o, ptrdiff_t lane, ptrdiff_t O, real other)
 // dZ = (softmax(z) - onehot(label)) scale, in place, for one row of O logits with room for a
 // multiple of 16; up to there dZ becomes 0. Returns exp's sum; *shifted is the label's logit less
 // the largest.
-static real R(softmax_row)(real *z, ptrdiff_t O, int64_t label, real scale, real *shifted)
+static real R(softmax_row)(real *z, ptrdiff_t O, ptrdiff_t stride, int64_t label, real scale,
+                           real *shifted)
 {
     enum { S = FM_VIRTUAL_LANES / FM_LANES };
     const real low = (real)-INFINITY; // exp makes it 0
@@ -39,18 +46,20 @@ static real R(softmax_row)(real *z, ptrdiff_t O, int64_t label, real scale, real
     for (ptrdiff_t o = 0; o < O; o += FM_VIRTUAL_LANES)
         FM_UNROLL
         for (int i = 0; i < S; i++)
-            top[i] = vmax(R(before)(vload(z + o + i * FM_LANES), o, i * FM_LANES, O, low), top[i]);
+            top[i] = vmax(R(before)(vload(z + R(column)(stride, o) + i * FM_LANES), o,
+                                    i * FM_LANES, O, low),
+                          top[i]);
     FM_UNROLL
     for (int i = 1; i < S; i++)
         top[0] = vmax(top[0], top[i]);
     const real most = vlargest(top[0]);
     const V largest = vset1(most);
-    *shifted = z[label] - most;
+    *shifted = z[R(column)(stride, label)] - most;
 
     for (ptrdiff_t o = 0; o < O; o += FM_VIRTUAL_LANES)
         FM_UNROLL
         for (int i = 0; i < S; i++) {
-            real *at = z + o + i * FM_LANES;
+            real *at = z + R(column)(stride, o) + i * FM_LANES;
             V x = R(vexp)(vsub(R(before)(vload(at), o, i * FM_LANES, O, low), largest));
             vstore(at, x);
             sum[i] = vadd(sum[i], x);
@@ -60,7 +69,7 @@ static real R(softmax_row)(real *z, ptrdiff_t O, int64_t label, real scale, real
     for (ptrdiff_t o = 0; o < O; o += FM_VIRTUAL_LANES)
         FM_UNROLL
         for (int i = 0; i < S; i++) {
-            real *at = z + o + i * FM_LANES;
+            real *at = z + R(column)(stride, o) + i * FM_LANES;
             V at_label = R(before)(vset1(0), o, i * FM_LANES, label, scale);
             at_label = R(before)(at_label, o, i * FM_LANES, label + 1, 0);
             vstore(at, vsub(vmul(vload(at), vset1(factor)), at_label));
@@ -70,18 +79,18 @@ static real R(softmax_row)(real *z, ptrdiff_t O, int64_t label, real scale, real
 
 // The same for up to FM_LANES rows of at most 16 logits: transposed, a vector holds one class of
 // all rows, and what is a tree over lanes above is one over vectors.
-static void R(softmax_rows)(real *Z, ptrdiff_t ld, ptrdiff_t n, ptrdiff_t O, const int64_t *labels,
-                            real scale, real *totals, real *shifted)
+static void R(softmax_rows)(real *Z, ptrdiff_t n, ptrdiff_t O, const int64_t *labels, real scale,
+                            real *totals, real *shifted)
 {
     V e[FM_VIRTUAL_LANES], sum[FM_VIRTUAL_LANES];
     real at_label[FM_LANES] = {0}, label_numbers[FM_LANES] = {0};
     for (ptrdiff_t r = 0; r < n; r++) {
-        at_label[r] = Z[r * ld + labels[r]];
+        at_label[r] = Z[r * FM_BLOCK + labels[r]];
         label_numbers[r] = (real)labels[r];
     }
     for (int c = 0; c < FM_VIRTUAL_LANES; c += FM_LANES) {
         for (ptrdiff_t r = 0; r < FM_LANES; r++)
-            e[c + r] = vload(Z + (r < n ? r : n - 1) * ld + c);
+            e[c + r] = vload(Z + (r < n ? r : n - 1) * FM_BLOCK + c);
         vtranspose(e + c);
     }
     V most = e[0], label = vload(label_numbers);
@@ -105,7 +114,7 @@ static void R(softmax_rows)(real *Z, ptrdiff_t ld, ptrdiff_t n, ptrdiff_t O, con
     for (int c = 0; c < FM_VIRTUAL_LANES; c += FM_LANES) {
         vtranspose(e + c);
         for (ptrdiff_t r = 0; r < n; r++)
-            vstore(Z + r * ld + c, e[c + r]);
+            vstore(Z + r * FM_BLOCK + c, e[c + r]);
     }
 }
 
@@ -128,7 +137,7 @@ static void R(math)(int function, void *y, const void *x, ptrdiff_t n)
 // rows' own.
 static void R(softmax_cross_entropy)(real *Z, real *losses, const int64_t *y,
                                      const ptrdiff_t *rows, ptrdiff_t first, ptrdiff_t B,
-                                     ptrdiff_t O, ptrdiff_t ld, real scale)
+                                     ptrdiff_t O, ptrdiff_t stride, real scale)
 {
     enum { CHUNK = 64 };
     real totals[CHUNK], shifted[CHUNK];
@@ -138,9 +147,10 @@ static void R(softmax_cross_entropy)(real *Z, real *losses, const int64_t *y,
         for (ptrdiff_t i = 0; i < n; i++)
             labels[i] = y[rows ? rows[start + i] : first + start + i];
         for (ptrdiff_t i = 0; O > FM_VIRTUAL_LANES && i < n; i++)
-            totals[i] = R(softmax_row)(Z + (start + i) * ld, O, labels[i], scale, &shifted[i]);
+            totals[i] = R(softmax_row)(Z + (start + i) * FM_BLOCK, O, stride, labels[i], scale,
+                                       &shifted[i]);
         for (ptrdiff_t i = 0; O <= FM_VIRTUAL_LANES && i < n; i += FM_LANES)
-            R(softmax_rows)(Z + (start + i) * ld, ld, R(min)(FM_LANES, n - i), O, labels + i,
+            R(softmax_rows)(Z + (start + i) * FM_BLOCK, R(min)(FM_LANES, n - i), O, labels + i,
                             scale, totals + i, shifted + i);
         R(math)(R(MATH_LOG), totals, totals, n);
         for (ptrdiff_t i = 0; i < n; i++)
@@ -150,12 +160,12 @@ static void R(softmax_cross_entropy)(real *Z, real *losses, const int64_t *y,
 
 // Squared error of B rows likewise, with targets T (n, O).
 static void R(squared_error)(real *Z, real *losses, const real *T, const ptrdiff_t *rows,
-                             ptrdiff_t first, ptrdiff_t B, ptrdiff_t O, ptrdiff_t ld, real scale)
+                             ptrdiff_t first, ptrdiff_t B, ptrdiff_t O, ptrdiff_t stride, real scale)
 {
     enum { S = FM_VIRTUAL_LANES / FM_LANES };
     V factor = vset1(scale), half = vset1((real)0.5);
     for (ptrdiff_t i = 0; i < B; i++) {
-        real *z = Z + i * ld;
+        real *z = Z + i * FM_BLOCK;
         const real *t = T + (rows ? rows[i] : first + i) * O;
         V sum[S];
         FM_UNROLL
@@ -166,34 +176,35 @@ static void R(squared_error)(real *Z, real *losses, const real *T, const ptrdiff
             for (int s = 0; s < S; s++) {
                 ptrdiff_t at = o + s * FM_LANES, left = O - at;
                 int valid = left >= FM_LANES ? FM_LANES : left > 0 ? (int)left : 0;
-                V error = vsub(vload_n(z + at, valid), vload_n(t + at, valid));
+                real *out = z + R(column)(stride, o) + s * FM_LANES;
+                V error = vsub(vload_n(out, valid), vload_n(t + at, valid));
                 sum[s] = vfma(vmul(half, error), error, sum[s]);
-                vstore(z + at, vmul(error, factor)); // beyond O, zero
+                vstore(out, vmul(error, factor)); // beyond O, zero
             }
         losses[i] = R(tree_sum)(sum);
     }
 }
 
-// A = activation(A) for B padded rows
-static void R(activation_forward)(real *A, ptrdiff_t B, ptrdiff_t width, ptrdiff_t ld,
+// A = activation(A) for B rows of n columns and what pads them
+static void R(activation_forward)(real *A, ptrdiff_t B, ptrdiff_t n, ptrdiff_t stride,
                                   int activation)
 {
-    for (ptrdiff_t i = 0; i < B; i++)
-        for (ptrdiff_t o = 0; o < width; o += FM_LANES) {
-            real *a = A + i * ld + o;
-            vstore(a, activation == FM_TANH ? R(vtanh)(vload(a)) : R(vlogistic)(vload(a)));
+    for (ptrdiff_t o = 0; o < n; o += FM_BLOCK, A += stride)
+        for (ptrdiff_t i = 0; i < B * FM_BLOCK; i += FM_LANES) {
+            V a = vload(A + i);
+            vstore(A + i, activation == FM_TANH ? R(vtanh)(a) : R(vlogistic)(a));
         }
 }
 
-// dA = dA activation'(from the output A) for B padded rows
-static void R(activation_backward)(real *dA, const real *A, ptrdiff_t B, ptrdiff_t width,
-                                   ptrdiff_t ld, int activation)
+// dA = dA activation'(from the output A) for B rows of n columns and what pads them
+static void R(activation_backward)(real *dA, const real *A, ptrdiff_t B, ptrdiff_t n,
+                                   ptrdiff_t stride, int activation)
 {
     V one = vset1(1);
-    for (ptrdiff_t i = 0; i < B; i++)
-        for (ptrdiff_t o = 0; o < width; o += FM_LANES) {
-            V a = vload(A + i * ld + o), d = vload(dA + i * ld + o);
+    for (ptrdiff_t o = 0; o < n; o += FM_BLOCK, A += stride, dA += stride)
+        for (ptrdiff_t i = 0; i < B * FM_BLOCK; i += FM_LANES) {
+            V a = vload(A + i);
             V slope = activation == FM_TANH ? vfnma(a, a, one) : vmul(a, vsub(one, a));
-            vstore(dA + i * ld + o, vmul(d, slope));
+            vstore(dA + i, vmul(vload(dA + i), slope));
         }
 }

@@ -30,15 +30,19 @@ INLINE ptrdiff_t R(block_rows)(R(blocks) blocks, ptrdiff_t i)
     return blocks.rows + (i < blocks.rest);
 }
 
-// Elements between rows of width n: room for whole virtual vectors, and an odd number of cache
-// lines, so that the rows of a tile spread over all sets of the cache.
-INLINE ptrdiff_t R(stride)(ptrdiff_t n)
+// Elements from one block of activations to the next: an odd number of cache lines, so that the
+// blocks of a few rows spread over all sets of the cache.
+INLINE ptrdiff_t R(stride_of)(ptrdiff_t max_rows)
 {
-    const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real);
-    ptrdiff_t whole = (n + FM_VIRTUAL_LANES - 1) / FM_VIRTUAL_LANES * FM_VIRTUAL_LANES;
-    return whole / line % 2 ? whole : whole + line;
+    return max_rows * FM_BLOCK + FM_ALIGN / (ptrdiff_t)sizeof(real);
 }
+INLINE ptrdiff_t R(block_stride)(const fm_run *run) { return R(stride_of)(run->max_rows); }
 
+// Elements of a matrix of n columns.
+INLINE ptrdiff_t R(matrix)(ptrdiff_t max_rows, ptrdiff_t n)
+{
+    return (n + FM_BLOCK - 1) / FM_BLOCK * R(stride_of)(max_rows);
+}
 // `n` elements rounded up to whole cache lines.
 INLINE ptrdiff_t R(lines)(ptrdiff_t n)
 {
@@ -85,7 +89,7 @@ static ptrdiff_t R(layout)(const fm_net *net, const fm_rule *rule, ptrdiff_t max
     R(take)(&total, max_rows);
     R(take)(&total, R(widest)(net) + WIDTH);
     R(take)(&total, (R(widest)(net) + 1) * WIDTH);
-    ptrdiff_t in = R(take)(&total, max_rows * R(stride)(net->sizes[0]));
+    ptrdiff_t in = R(take)(&total, R(matrix)(max_rows, net->sizes[0]));
     for (ptrdiff_t l = 0; l < L; l++) {
         fm_layer layer = {.I = net->sizes[l], .O = net->sizes[l + 1], .flat = flat, .in = in};
         layer.vectors = R(vectors)(layer.O);
@@ -94,10 +98,8 @@ static ptrdiff_t R(layout)(const fm_net *net, const fm_rule *rule, ptrdiff_t max
         layer.moment1 = R(take)(state, n_panels);
         layer.moment2 = R(take)(state, rule->kind == FM_ADAM ? n_panels : 0);
         layer.WT = R(take)(state, l ? R(vectors)(layer.I) * FM_LANES * layer.O : 0);
-        layer.in_ld = R(stride)(layer.I);
-        layer.out_ld = R(stride)(layer.O);
-        layer.out = in = R(take)(&total, max_rows * layer.out_ld);
-        layer.din = l ? R(take)(&total, max_rows * layer.in_ld) : 0;
+        layer.out = in = R(take)(&total, R(matrix)(max_rows, layer.O));
+        layer.din = l ? R(take)(&total, R(matrix)(max_rows, layer.I)) : 0;
         flat += (layer.I + 1) * layer.O;
         if (layers)
             layers[l] = layer;
@@ -215,10 +217,26 @@ static void R(gather)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
             for (ptrdiff_t k = 0; k < layer->I; k += line)
                 FM_PREFETCH(next + k);
         }
-        memcpy(R(at)(run, layer->in + b * layer->in_ld),
-               (const real *)run->X + (run->rows ? run->rows[b] : b) * layer->I,
-               (size_t)layer->I * sizeof(real));
+        const real *row = (const real *)run->X + (run->rows ? run->rows[b] : b) * layer->I;
+        real *out = R(at)(run, layer->in + b * FM_BLOCK);
+        ptrdiff_t left = layer->I;
+        for (; left >= FM_BLOCK; left -= FM_BLOCK, row += FM_BLOCK, out += R(block_stride)(run))
+            memcpy(out, row, FM_BLOCK * sizeof(real));
+        memcpy(out, row, (size_t)left * sizeof(real));
     }
+}
+
+// The losses of B rows from `first` on, and their logits or values Z replaced by dZ.
+static void R(loss_rows)(const fm_run *run, real *Z, ptrdiff_t first, ptrdiff_t B)
+{
+    const ptrdiff_t O = run->net.sizes[run->net.n_layers], stride = R(block_stride)(run);
+    const ptrdiff_t *rows = run->rows ? run->rows + first : NULL;
+    const real scale = (real)(1.0 / (double)run->B);
+    real *losses = R(losses)(run) + first;
+    if (run->net.loss == FM_SOFTMAX_CROSS_ENTROPY)
+        R(softmax_cross_entropy)(Z, losses, run->y, rows, first, B, O, stride, scale);
+    else
+        R(squared_error)(Z, losses, run->y, rows, first, B, O, stride, scale);
 }
 
 // Rows [first, last) of the batch forward, their loss, and back.
@@ -231,57 +249,49 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
     const R(blocks) blocks = R(blocks_of)(B);
     const int relu = net->activation == FM_RELU;
     const int curved = net->activation == FM_TANH || net->activation == FM_LOGISTIC;
-    const real scale = (real)(1.0 / (double)run->B);
+    const ptrdiff_t stride = R(block_stride)(run);
 
     R(gather)(run, first, last);
     for (layer = layers; layer < layers + L; layer++) {
-        int hidden = layer < layers + L - 1;
-        const real *A = R(at)(run, layer->in + first * layer->in_ld);
-        real *C = R(at)(run, layer->out + first * layer->out_ld);
-        ptrdiff_t n_panels = (layer->vectors + 1) / 2;
-        for (ptrdiff_t p = 0; p < n_panels; p++) {
-            int NV = R(panel_vectors)(layer->vectors, p), width = NV * FM_LANES;
+        const int hidden = layer < layers + L - 1;
+        const real *A = R(at)(run, layer->in + first * FM_BLOCK);
+        real *C = R(at)(run, layer->out + first * FM_BLOCK);
+        for (ptrdiff_t p = 0; 2 * p < layer->vectors; p++) {
+            const int NV = R(panel_vectors)(layer->vectors, p);
             const real *panel = state + layer->W + p * WIDTH * (layer->I + 1);
             for (ptrdiff_t i = 0; i < blocks.n; i++) {
-                ptrdiff_t b = R(block_start)(blocks, i), M = R(block_rows)(blocks, i);
-                R(row_tile)((int)M, NV, C + b * layer->out_ld + p * WIDTH, A + b * layer->in_ld,
-                            panel + width, panel, panel, layer->out_ld, layer->in_ld, width, 0,
-                            layer->I, hidden && relu ? FM_STORE_RELU : FM_STORE);
+                const ptrdiff_t b = R(block_start)(blocks, i) * FM_BLOCK;
+                R(row_tile)((int)R(block_rows)(blocks, i), NV, C + R(column)(stride, p * WIDTH) + b,
+                            A + b, panel + NV * FM_LANES, panel, panel, stride, layer->I,
+                            hidden && relu ? FM_STORE_RELU : FM_STORE);
             }
         }
         if (hidden && curved)
-            R(activation_forward)(C, B, layer->vectors * FM_LANES, layer->out_ld, net->activation);
+            R(activation_forward)(C, B, layer->O, stride, net->activation);
     }
 
     layer = layers + L - 1;
-    real *dZ = R(at)(run, layer->out + first * layer->out_ld);
-    real *losses = R(losses)(run) + first;
-    const ptrdiff_t *rows = run->rows ? run->rows + first : NULL;
-    if (net->loss == FM_SOFTMAX_CROSS_ENTROPY)
-        R(softmax_cross_entropy)(dZ, losses, run->y, rows, first, B, layer->O, layer->out_ld, scale);
-    else
-        R(squared_error)(dZ, losses, run->y, rows, first, B, layer->O, layer->out_ld, scale);
+    const real *dZ = R(at)(run, layer->out + first * FM_BLOCK);
+    R(loss_rows)(run, R(at)(run, layer->out + first * FM_BLOCK), first, B);
 
-    ptrdiff_t dZ_ld = layer->out_ld;
     for (; layer > layers; layer--) {
-        ptrdiff_t vectors = R(vectors)(layer->I);
-        real *dA = R(at)(run, layer->din + first * layer->in_ld);
-        const real *A = R(at)(run, layer->in + first * layer->in_ld);
+        const ptrdiff_t vectors = R(vectors)(layer->I);
+        const real *A = R(at)(run, layer->in + first * FM_BLOCK);
+        real *dA = R(at)(run, layer->din + first * FM_BLOCK);
         for (ptrdiff_t p = 0; 2 * p < vectors; p++) {
-            int NV = R(panel_vectors)(vectors, p), width = NV * FM_LANES;
+            const int NV = R(panel_vectors)(vectors, p);
             const real *panel = state + layer->WT + p * WIDTH * layer->O;
             for (ptrdiff_t i = 0; i < blocks.n; i++) {
-                ptrdiff_t b = R(block_start)(blocks, i), M = R(block_rows)(blocks, i);
-                ptrdiff_t at = b * layer->in_ld + p * WIDTH;
-                R(row_tile)((int)M, NV, dA + at, dZ + b * dZ_ld, panel, R(zeros)(run), A + at,
-                            layer->in_ld, dZ_ld, width, layer->in_ld, layer->O,
+                const ptrdiff_t b = R(block_start)(blocks, i) * FM_BLOCK;
+                const ptrdiff_t at = R(column)(stride, p * WIDTH) + b;
+                R(row_tile)((int)R(block_rows)(blocks, i), NV, dA + at, dZ + b, panel,
+                            R(zeros)(run), A + at, stride, layer->O,
                             relu ? FM_STORE_MASKED : FM_STORE);
             }
         }
         if (curved)
-            R(activation_backward)(dA, A, B, vectors * FM_LANES, layer->in_ld, net->activation);
+            R(activation_backward)(dA, A, B, layer->I, stride, net->activation);
         dZ = dA;
-        dZ_ld = layer->in_ld;
     }
 }
 

@@ -5,33 +5,37 @@
 // what makes the results the same to the bit for any thread count and instruction set.
 
 // C (M, NV vectors) = init + A (M, K) P (K, NV vectors), then relu, or the mask of dA by A > 0.
-// The ld are row strides; init is one row; the mask is read only where there is one.
+// A comes in blocks of columns, `stride` apart, with lda between its rows; C and the mask are in one
+// block; ldp lies between the rows of P; init is one row; the mask is read only where there is one.
 INLINE void R(row_tile_of)(real *restrict C, const real *restrict A, const real *restrict P,
-                           const real *restrict init, const real *restrict mask, ptrdiff_t ldc,
-                           ptrdiff_t lda, ptrdiff_t ldp, ptrdiff_t ldm, ptrdiff_t K, int epilogue,
-                           const int M, const int NV)
+                           const real *restrict init, const real *restrict mask, ptrdiff_t lda,
+                           ptrdiff_t stride, ptrdiff_t ldp, ptrdiff_t K, int epilogue, const int M,
+                           const int NV)
 {
     V acc[FM_ROWS][2];
-    const real *four[(FM_ROWS + 3) / 4]; // every fourth row: few registers address all of them
     FM_UNROLL
     for (int r = 0; r < M; r++)
         FM_UNROLL
         for (int j = 0; j < NV; j++)
             acc[r][j] = vload(init + j * FM_LANES);
-    FM_UNROLL
-    for (int r = 0; r < M; r += 4)
-        four[r / 4] = A + r * lda;
-    for (ptrdiff_t k = 0; k < K; k++, P += ldp) {
-        V p[2];
+    for (ptrdiff_t left = K; left > 0; left -= FM_BLOCK, A += stride) {
+        const real *four[(FM_ROWS + 3) / 4]; // every fourth row: few registers address all of them
         FM_UNROLL
-        for (int j = 0; j < NV; j++)
-            p[j] = vload(P + j * FM_LANES);
-        FM_UNROLL
-        for (int r = 0; r < M; r++) {
-            V a = vset1(four[r / 4][(r % 4) * lda + k]);
+        for (int r = 0; r < M; r += 4)
+            four[r / 4] = A + r * lda;
+        const ptrdiff_t n = left < FM_BLOCK ? left : FM_BLOCK;
+        for (ptrdiff_t k = 0; k < n; k++, P += ldp) {
+            V p[2];
             FM_UNROLL
             for (int j = 0; j < NV; j++)
-                acc[r][j] = vfma(a, p[j], acc[r][j]);
+                p[j] = vload(P + j * FM_LANES);
+            FM_UNROLL
+            for (int r = 0; r < M; r++) {
+                V a = vset1(four[r / 4][(r % 4) * lda + k]);
+                FM_UNROLL
+                for (int j = 0; j < NV; j++)
+                    acc[r][j] = vfma(a, p[j], acc[r][j]);
+            }
         }
     }
     FM_UNROLL
@@ -42,8 +46,8 @@ INLINE void R(row_tile_of)(real *restrict C, const real *restrict A, const real 
             if (epilogue == FM_STORE_RELU)
                 c = vkeep(c, c);
             else if (epilogue == FM_STORE_MASKED)
-                c = vkeep(vload(mask + r * ldm + j * FM_LANES), c);
-            vstore(C + r * ldc + j * FM_LANES, c);
+                c = vkeep(vload(mask + r * FM_BLOCK + j * FM_LANES), c);
+            vstore(C + r * FM_BLOCK + j * FM_LANES, c);
         }
 }
 
@@ -59,12 +63,10 @@ INLINE void R(sgd)(real *W, real *v, V dW, const fm_rule *rule, real weight_deca
     vstore(W, w);
 }
 
-// The gradient dW (M, NV vectors) = A^T (M, K) D (K, NV vectors) of M weight rows, where row k of
-// A begins with the M inputs at A + k lda. With v it is used up by a step of SGD on W and v, else
-// it is stored to W.
+// The gradient dW (M, NV vectors) = A^T (M, K) D (K, NV vectors) of M weight rows, where A and D are
+// columns of blocks. With v it is used up by a step of SGD on W and v, else it is stored to W.
 INLINE void R(column_tile_of)(real *restrict W, real *restrict v, const real *restrict A,
-                           const real *restrict D, ptrdiff_t lda, ptrdiff_t ldd, ptrdiff_t K,
-                           const fm_rule *rule, const int M, const int NV)
+                           const real *restrict D, ptrdiff_t K, const fm_rule *rule, const int M, const int NV)
 {
     V acc[FM_ROWS][2];
     FM_UNROLL
@@ -76,7 +78,7 @@ INLINE void R(column_tile_of)(real *restrict W, real *restrict v, const real *re
         FM_PREFETCH_TO_WRITE(W + i); // needed only after the sum
         FM_PREFETCH_TO_WRITE(v + i);
     }
-    for (ptrdiff_t k = 0; k < K; k++, A += lda, D += ldd) {
+    for (ptrdiff_t k = 0; k < K; k++, A += FM_BLOCK, D += FM_BLOCK) {
         V d[2];
         FM_UNROLL
         for (int j = 0; j < NV; j++)
@@ -109,26 +111,6 @@ INLINE void R(column_tile_of)(real *restrict W, real *restrict v, const real *re
 #undef FOR_EACH_VECTOR
 }
 
-// C (4 vectors or 8) = init + a (K,) P (K, as many), for one row: with so few outputs at a time a
-// taller tile would wait for its own sums.
-INLINE void R(one_row_of)(real *restrict C, const real *restrict a, const real *restrict P,
-                          const real *restrict init, ptrdiff_t ldp, ptrdiff_t K, const int NV)
-{
-    V acc[8];
-    FM_UNROLL
-    for (int j = 0; j < NV; j++)
-        acc[j] = vload(init + j * FM_LANES);
-    for (ptrdiff_t k = 0; k < K; k++, P += ldp) {
-        V x = vset1(a[k]);
-        FM_UNROLL
-        for (int j = 0; j < NV; j++)
-            acc[j] = vfma(x, vload(P + j * FM_LANES), acc[j]);
-    }
-    FM_UNROLL
-    for (int j = 0; j < NV; j++)
-        vstore(C + j * FM_LANES, acc[j]);
-}
-
 // The tiles for M and NV known at run time.
 #if FM_ROWS == 12
 #define FOR_EACH_M(DO, NV) DO(1, NV) DO(2, NV) DO(3, NV) DO(4, NV) DO(5, NV) DO(6, NV) DO(7, NV) \
@@ -140,13 +122,29 @@ INLINE void R(one_row_of)(real *restrict C, const real *restrict a, const real *
 #endif
 
 static void R(row_tile)(int M, int NV, real *C, const real *A, const real *P, const real *init,
-                        const real *mask, ptrdiff_t ldc, ptrdiff_t lda, ptrdiff_t ldp,
-                        ptrdiff_t ldm, ptrdiff_t K, int epilogue)
+                        const real *mask, ptrdiff_t stride, ptrdiff_t K, int epilogue)
 {
     switch (2 * M + NV - 1) {
 #define CASE(m, nv)                                                                          \
     case 2 * m + nv - 1:                                                                     \
-        R(row_tile_of)(C, A, P, init, mask, ldc, lda, ldp, ldm, K, epilogue, m, nv);         \
+        R(row_tile_of)(C, A, P, init, mask, FM_BLOCK, stride, nv * FM_LANES, K, epilogue, m, \
+                       nv);                                                                  \
+        break;
+        FOR_EACH_M(CASE, 1)
+        FOR_EACH_M(CASE, 2)
+#undef CASE
+    }
+}
+
+// For matrices of users: rows lda apart, and P with rows ldp apart.
+static void R(row_tile_strided)(int M, int NV, real *C, const real *A, const real *P,
+                                const real *init, ptrdiff_t lda, ptrdiff_t stride, ptrdiff_t ldp,
+                                ptrdiff_t K, int epilogue)
+{
+    switch (2 * M + NV - 1) {
+#define CASE(m, nv)                                                                          \
+    case 2 * m + nv - 1:                                                                     \
+        R(row_tile_of)(C, A, P, init, P, lda, stride, ldp, K, epilogue, m, nv);              \
         break;
         FOR_EACH_M(CASE, 1)
         FOR_EACH_M(CASE, 2)
@@ -155,12 +153,12 @@ static void R(row_tile)(int M, int NV, real *C, const real *A, const real *P, co
 }
 
 static void R(column_tile)(int M, int NV, real *W, real *v, const real *A, const real *D,
-                           ptrdiff_t lda, ptrdiff_t ldd, ptrdiff_t K, const fm_rule *rule)
+                           ptrdiff_t K, const fm_rule *rule)
 {
     switch (2 * M + NV - 1) {
 #define CASE(m, nv)                                                                          \
     case 2 * m + nv - 1:                                                                     \
-        R(column_tile_of)(W, v, A, D, lda, ldd, K, rule, m, nv);                             \
+        R(column_tile_of)(W, v, A, D, K, rule, m, nv);                                       \
         break;
         FOR_EACH_M(CASE, 1)
         FOR_EACH_M(CASE, 2)

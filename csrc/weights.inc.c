@@ -44,18 +44,21 @@ static void R(store_gradients)(fm_run *run, const fm_layer *layer, const real *d
 }
 
 // The bias of a layer: its gradient is the sum of the rows of dZ, eight vectors of it at a time.
-static void R(bias)(fm_run *run, const fm_layer *layer, const real *dZ, ptrdiff_t ld)
+static void R(bias)(fm_run *run, const fm_layer *layer, const real *dZ)
 {
     enum { VECTORS = 8 };
     real db[VECTORS * FM_LANES];
     for (ptrdiff_t first = 0; first < layer->vectors; first += VECTORS) {
         const ptrdiff_t n = R(min)(VECTORS, layer->vectors - first);
         V sum[VECTORS];
-        for (int j = 0; j < VECTORS; j++)
+        const real *columns[VECTORS];
+        for (int j = 0; j < VECTORS; j++) {
             sum[j] = vset1(0);
+            columns[j] = dZ + R(column)(R(block_stride)(run), (first + j) * FM_LANES);
+        }
         for (ptrdiff_t b = 0; b < run->B; b++)
             for (ptrdiff_t j = 0; j < n; j++)
-                sum[j] = vadd(sum[j], vload(dZ + b * ld + (first + j) * FM_LANES));
+                sum[j] = vadd(sum[j], vload(columns[j] + b * FM_BLOCK));
         for (int j = 0; j < VECTORS; j++)
             vstore(db + j * FM_LANES, sum[j]);
         for (ptrdiff_t j = 0; j < n; j += 2) {
@@ -68,17 +71,17 @@ static void R(bias)(fm_run *run, const fm_layer *layer, const real *dZ, ptrdiff_
     }
 }
 
-// Rows [f, f + M) of panel p.
-static void R(weights_tile)(fm_run *run, const fm_layer *layer, const real *dZ, ptrdiff_t ld,
-                            ptrdiff_t p, int NV, ptrdiff_t f, ptrdiff_t M)
+// Rows [f, f + M) of panel p; dZ is that panel's.
+static void R(weights_tile)(fm_run *run, const fm_layer *layer, const real *dZ, ptrdiff_t p,
+                            ptrdiff_t f, ptrdiff_t M)
 {
     real tile[FM_ROWS * WIDTH];
-    const real *A = R(at)(run, layer->in) + f;
-    ptrdiff_t width = NV * FM_LANES, at = p * WIDTH * (layer->I + 1) + (1 + f) * width;
+    const int NV = R(panel_vectors)(layer->vectors, p), width = NV * FM_LANES;
+    const real *A = R(at)(run, layer->in + R(column)(R(block_stride)(run), f));
+    const ptrdiff_t at = p * WIDTH * (layer->I + 1) + (1 + f) * width;
     real *W = (real *)run->state + layer->W + at, *v = (real *)run->state + layer->moment1 + at;
     const int in_place = run->rule.kind == FM_SGD && !run->store_gradients;
-    R(column_tile)((int)M, NV, in_place ? W : tile, in_place ? v : NULL, A, dZ, layer->in_ld, ld,
-                   run->B, &run->rule);
+    R(column_tile)((int)M, NV, in_place ? W : tile, in_place ? v : NULL, A, dZ, run->B, &run->rule);
     if (run->store_gradients)
         R(store_gradients)(run, layer, tile, f, M, p * WIDTH, width);
     else if (!in_place)
@@ -98,25 +101,40 @@ INLINE void R(prefetch)(const fm_run *run, R(ahead) *ahead)
 {
     enum { TILES = 32 };
     const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real), I = run->net.sizes[0];
-    if (ahead->tiles > TILES || ahead->tiles < 1)
+    if (ahead->tiles > TILES || ahead->tiles < 1) {
+        ahead->tiles--;
         return;
-    for (ptrdiff_t n = (ahead->n + ahead->tiles - 1) / ahead->tiles; n > 0; n--, ahead->n--) {
+    }
+    ptrdiff_t n = (ahead->n + ahead->tiles - 1) / ahead->tiles;
+    ahead->n -= n;
+    ahead->tiles--;
+    for (; n > 0; n--) {
         const real *row = (const real *)run->X + *ahead->rows++ * I;
         for (ptrdiff_t k = 0; k < I; k += line)
             FM_PREFETCH(row + k);
     }
 }
 
-// How many tiles' columns of A to go through for one panel of dZ before the next: as many as fit
-// the first-level cache together with it; else one, while all of dZ stays in the second level; else
-// as many as that one holds.
+// Tiles share out the features of a layer; none reaches over the end of a block.
+enum { R(TILES_OF_BLOCK) = (FM_BLOCK + FM_ROWS - 1) / FM_ROWS };
+INLINE ptrdiff_t R(n_tiles)(ptrdiff_t I)
+{
+    return I / FM_BLOCK * R(TILES_OF_BLOCK) + R(blocks_of)(I % FM_BLOCK).n;
+}
+
+// How many tiles to go through for one panel of dZ before the next: those of as many blocks of A as
+// fit the first-level cache together with it; else of one, while all of dZ stays in the second level;
+// else of as many as that one holds.
 static ptrdiff_t R(tiles_at_a_time)(ptrdiff_t B, ptrdiff_t O)
 {
-    const ptrdiff_t size = sizeof(real), columns = B * (FM_ROWS * size + FM_ALIGN / 2);
-    const ptrdiff_t panel = B * WIDTH * size;
-    if (panel + columns <= FM_CACHE_1)
-        return (FM_CACHE_1 - panel) / columns;
-    return B * O * size <= FM_CACHE ? 1 : 1 + FM_CACHE / columns;
+    const ptrdiff_t block = B * FM_BLOCK * (ptrdiff_t)sizeof(real);
+    const ptrdiff_t panel = B * WIDTH * (ptrdiff_t)sizeof(real);
+    ptrdiff_t n = 1;
+    if (panel + block <= FM_CACHE_1)
+        n = (FM_CACHE_1 - panel) / block;
+    else if (B * O * (ptrdiff_t)sizeof(real) > FM_CACHE)
+        n = 1 + FM_CACHE / block;
+    return n * R(TILES_OF_BLOCK);
 }
 
 // A part of the weight tiles of one layer. Of the first layer it is the tiles [from, to) in an
@@ -128,26 +146,25 @@ static void R(weights_layer)(fm_run *run, const fm_layer *layer, ptrdiff_t from,
     const fm_layer *layers = R(layers)(run);
     const int first_layer = layer == layers, last_layer = layer == layers + run->net.n_layers - 1;
     const real *dZ = R(at)(run, last_layer ? layer->out : layer[1].din);
-    const ptrdiff_t ld = last_layer ? layer->out_ld : layer[1].in_ld;
-    const R(blocks) blocks = R(blocks_of)(layer->I);
-    const ptrdiff_t n_panels = (layer->vectors + 1) / 2;
+    const ptrdiff_t n_panels = (layer->vectors + 1) / 2, n = R(n_tiles)(layer->I);
     const ptrdiff_t group = R(tiles_at_a_time)(run->B, layer->O);
-    if (from == 0 && to > 0)
-        R(bias)(run, layer, dZ, ld);
-    for (ptrdiff_t start = 0; start < blocks.n; start += group)
-        for (ptrdiff_t p = 0; p < n_panels; p++)
-            for (ptrdiff_t i = start; i < R(min)(blocks.n, start + group); i++) {
-                ptrdiff_t at = first_layer ? p * blocks.n + i : p;
+    if (from == 0)
+        R(bias)(run, layer, dZ);
+    for (ptrdiff_t start = 0; start < n; start += group)
+        for (ptrdiff_t p = 0; p < n_panels; p++) {
+            const real *panel = dZ + R(column)(R(block_stride)(run), p * WIDTH);
+            for (ptrdiff_t i = start; i < R(min)(n, start + group); i++) {
+                const ptrdiff_t at = first_layer ? p * n + i : p;
                 if (at < from || at >= to)
                     continue;
-                if (first_layer) {
+                const ptrdiff_t f = i / R(TILES_OF_BLOCK) * FM_BLOCK, j = i % R(TILES_OF_BLOCK);
+                const R(blocks) blocks = R(blocks_of)(R(min)(FM_BLOCK, layer->I - f));
+                if (first_layer)
                     R(prefetch)(run, ahead);
-                    ahead->tiles--;
-                }
-                R(weights_tile)(run, layer, dZ + p * WIDTH, ld, p,
-                                R(panel_vectors)(layer->vectors, p), R(block_start)(blocks, i),
-                                R(block_rows)(blocks, i));
+                R(weights_tile)(run, layer, panel, p, f + R(block_start)(blocks, j),
+                                R(block_rows)(blocks, j));
             }
+        }
     for (ptrdiff_t p = from; !first_layer && !run->store_gradients && p < to; p++)
         R(transpose_panel)((real *)run->state + layer->WT,
                            (real *)run->state + layer->W + p * WIDTH * (layer->I + 1), layer, p);
@@ -168,7 +185,8 @@ static void R(weights_part)(fm_run *run, int part, int n_parts)
     ptrdiff_t cost = 0;
     for (const fm_layer *layer = layers; layer < layers + run->net.n_layers; layer++) {
         // Where the stretch begins and ends, in units of this layer.
-        const ptrdiff_t units = (layer->vectors + 1) / 2 * (layer > layers ? 1 : R(blocks_of)(layer->I).n);
+        const ptrdiff_t n_panels = (layer->vectors + 1) / 2;
+        const ptrdiff_t units = n_panels * (layer > layers ? 1 : R(n_tiles)(layer->I));
         const ptrdiff_t whole = layer->I * layer->vectors;
         const ptrdiff_t first = (from - cost) * units / whole, last = (to - cost) * units / whole;
         const ptrdiff_t begin = first > 0 ? R(min)(first, units) : 0;
@@ -182,19 +200,16 @@ static void R(weights_part)(fm_run *run, int part, int n_parts)
 
 // -- inference ----------------------------------------------------------------------------------
 
-// C (B, O) = A (B, I) W (I, O) + b for flat parameters; C has room for whole vectors. The columns
-// that do not fill a panel are copied into `rest`, (I + 1) rows of one.
+// C (B, O) = A (B, I) W (I, O) + b for flat parameters; A has rows lda and blocks `stride` apart. The
+// columns that do not fill a panel are copied into `rest`, (I + 1) rows of one.
 static void R(linear_forward)(real *C, const real *A, const real *flat, real *rest,
-                              const fm_layer *layer, ptrdiff_t B, ptrdiff_t lda, int epilogue)
+                              const fm_layer *layer, ptrdiff_t B, ptrdiff_t lda, ptrdiff_t stride,
+                              ptrdiff_t out_stride, int epilogue)
 {
     const ptrdiff_t I = layer->I, O = layer->O;
     const R(blocks) blocks = R(blocks_of)(B);
     const real *bias = flat + I * O;
-    ptrdiff_t o = 0;
-    if (B == 1)
-        for (; o + 8 * FM_LANES <= O; o += 8 * FM_LANES)
-            R(one_row_of)(C + o, A, flat + o, bias + o, O, I, 8);
-    for (; o < O; o += WIDTH) {
+    for (ptrdiff_t o = 0; o < O; o += WIDTH) {
         const real *P = flat + o, *init = bias + o;
         ptrdiff_t ldp = O, left = O - o;
         int NV = left > FM_LANES ? 2 : 1;
@@ -212,14 +227,12 @@ static void R(linear_forward)(real *C, const real *A, const real *flat, real *re
             init = rest;
         }
         for (ptrdiff_t i = 0; i < blocks.n; i++) {
-            ptrdiff_t b = R(block_start)(blocks, i), M = R(block_rows)(blocks, i);
-            R(row_tile)((int)M, NV, C + b * layer->out_ld + o, A + b * lda, P, init, P,
-                        layer->out_ld, lda, ldp, 0, I, epilogue);
+            ptrdiff_t b = R(block_start)(blocks, i);
+            R(row_tile_strided)((int)R(block_rows)(blocks, i), NV,
+                                C + R(column)(out_stride, o) + b * FM_BLOCK, A + b * lda, P, init,
+                                lda, stride, ldp, I, epilogue);
         }
     }
-    if (B == 1 && epilogue == FM_STORE_RELU)
-        for (ptrdiff_t i = 0; i < O / (8 * FM_LANES) * 8 * FM_LANES; i += FM_LANES)
-            vstore(C + i, vkeep(vload(C + i), vload(C + i)));
 }
 
 static void R(forward)(const fm_run *run, void *out, const void *X, ptrdiff_t B)
@@ -227,25 +240,29 @@ static void R(forward)(const fm_run *run, void *out, const void *X, ptrdiff_t B)
     const fm_layer *layers = R(layers)(run);
     const fm_net *net = &run->net;
     const real *A = X;
-    ptrdiff_t lda = net->sizes[0];
+    const ptrdiff_t out_stride = R(block_stride)(run), O = net->sizes[net->n_layers];
+    ptrdiff_t lda = net->sizes[0], stride = FM_BLOCK;
     real *C = NULL;
     for (const fm_layer *layer = layers; layer < layers + net->n_layers; layer++) {
         int hidden = layer < layers + net->n_layers - 1;
         C = R(at)(run, layer->out);
         R(linear_forward)(C, A, (const real *)run->params + layer->flat, R(rest)(run), layer, B, lda,
+                          stride, out_stride,
                           hidden && net->activation == FM_RELU ? FM_STORE_RELU : FM_STORE);
         if (hidden && (net->activation == FM_TANH || net->activation == FM_LOGISTIC))
-            R(activation_forward)(C, B, layer->vectors * FM_LANES, layer->out_ld, net->activation);
+            R(activation_forward)(C, B, layer->O, out_stride, net->activation);
         A = C;
-        lda = layer->out_ld;
+        lda = FM_BLOCK;
+        stride = out_stride;
     }
-    ptrdiff_t O = net->sizes[net->n_layers];
     for (ptrdiff_t b = 0; b < B; b++)
-        memcpy((real *)out + b * O, C + b * lda, (size_t)O * sizeof(real));
+        for (ptrdiff_t o = 0; o < O; o += FM_BLOCK)
+            memcpy((real *)out + b * O + o, C + R(column)(out_stride, o) + b * FM_BLOCK,
+                   (size_t)R(min)(FM_BLOCK, O - o) * sizeof(real));
 }
 
 static const fm_functions R(functions) = {
     .lanes = FM_LANES, .rows = FM_ROWS, .layout = R(layout), .prepare = R(prepare),
-    .load = R(load), .store = R(store), .finite = R(finite),
-    .forward = R(forward), .rows_part = R(rows_part), .weights_part = R(weights_part), .loss = R(loss), .math = R(math),
+    .load = R(load), .store = R(store), .finite = R(finite), .forward = R(forward),
+    .rows_part = R(rows_part), .weights_part = R(weights_part), .loss = R(loss), .math = R(math),
 };
