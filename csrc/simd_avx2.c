@@ -6,6 +6,7 @@ FM_TARGET_BEGIN("avx2,fma")
 
 #define FM_LEVEL avx2
 #define FM_ROWS 6
+#define FM_ONE_ROW 8
 
 // -- float32
 

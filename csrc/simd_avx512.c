@@ -6,6 +6,7 @@ FM_TARGET_BEGIN("avx512f,avx2,fma")
 
 #define FM_LEVEL avx512
 #define FM_ROWS 12
+#define FM_ONE_ROW 16
 
 // -- float32
 

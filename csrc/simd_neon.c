@@ -6,6 +6,7 @@
 
 #define FM_LEVEL neon
 #define FM_ROWS 12
+#define FM_ONE_ROW 16
 
 // -- float32
 

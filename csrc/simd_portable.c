@@ -6,6 +6,7 @@
 
 #define FM_LEVEL portable
 #define FM_ROWS 4
+#define FM_ONE_ROW 8
 
 enum { LANES = 4 };
 typedef struct { float x[LANES]; } V_f32;

@@ -51,6 +51,28 @@ INLINE void R(row_tile_of)(real *restrict C, const real *restrict A, const real 
         }
 }
 
+// One row: C (N vectors) = init + a (K,) P (K, N vectors), a in blocks like A above. With few outputs
+// at a time a single row would wait for its own sums.
+INLINE void R(one_row_of)(real *restrict C, const real *restrict a, const real *restrict P,
+                          const real *restrict init, ptrdiff_t stride, ptrdiff_t ldp, ptrdiff_t K,
+                          const int N)
+{
+    V acc[FM_ONE_ROW];
+    FM_UNROLL
+    for (int j = 0; j < N; j++)
+        acc[j] = vload(init + j * FM_LANES);
+    for (ptrdiff_t left = K; left > 0; left -= FM_BLOCK, a += stride)
+        for (ptrdiff_t k = 0; k < (left < FM_BLOCK ? left : FM_BLOCK); k++, P += ldp) {
+            V x = vset1(a[k]);
+            FM_UNROLL
+            for (int j = 0; j < N; j++)
+                acc[j] = vfma(x, vload(P + j * FM_LANES), acc[j]);
+        }
+    FM_UNROLL
+    for (int j = 0; j < N; j++)
+        vstore(C + j * FM_LANES, acc[j]);
+}
+
 // One vector of parameters and its velocity after a step of SGD; see fm_rule.
 INLINE void R(sgd)(real *W, real *v, V dW, const fm_rule *rule, real weight_decay)
 {

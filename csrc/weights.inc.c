@@ -209,7 +209,24 @@ static void R(linear_forward)(real *C, const real *A, const real *flat, real *re
     const ptrdiff_t I = layer->I, O = layer->O;
     const R(blocks) blocks = R(blocks_of)(B);
     const real *bias = flat + I * O;
-    for (ptrdiff_t o = 0; o < O; o += WIDTH) {
+    ptrdiff_t o = 0;
+    while (B == 1 && O - o >= 4 * FM_LANES) {
+        real row[FM_ONE_ROW * FM_LANES];
+        const ptrdiff_t left = (O - o) / FM_LANES;
+        const ptrdiff_t n = left >= FM_ONE_ROW ? FM_ONE_ROW : left >= 8 ? 8 : 4;
+        if (n == FM_ONE_ROW)
+            R(one_row_of)(row, A, flat + o, bias + o, stride, O, I, FM_ONE_ROW);
+        else if (n == 8)
+            R(one_row_of)(row, A, flat + o, bias + o, stride, O, I, 8);
+        else
+            R(one_row_of)(row, A, flat + o, bias + o, stride, O, I, 4);
+        for (ptrdiff_t j = 0; j < n * FM_LANES; j += FM_LANES) {
+            V c = vload(row + j);
+            vstore(C + R(column)(out_stride, o + j), epilogue == FM_STORE_RELU ? vkeep(c, c) : c);
+        }
+        o += n * FM_LANES;
+    }
+    for (; o < O; o += WIDTH) {
         const real *P = flat + o, *init = bias + o;
         ptrdiff_t ldp = O, left = O - o;
         int NV = left > FM_LANES ? 2 : 1;

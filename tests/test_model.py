@@ -160,3 +160,17 @@ def test_show_config(capsys):
     shown = capsys.readouterr().out
     assert f"fastmlp     {fastmlp.__version__}" in shown
     assert "engine      " in shown and "blas        " in shown
+
+
+def test_copies_and_pickles_keep_views_and_parameters_together():
+    import copy
+    import pickle
+
+    model = MLP([3, 4, 2], seed=5)
+    model.predict(np.zeros((1, 3)))
+    model.metadata["note"] = "kept"
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(twin.params, model.params)
+        twin.params[:] = 0
+        assert not twin.weights[0].any() and model.weights[0].any()
+        assert twin.metadata == {"note": "kept"} and repr(twin) == repr(model)

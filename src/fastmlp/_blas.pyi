@@ -26,3 +26,16 @@ def sgd_update(
     nesterov: bool,
     weight_decay: float,
 ) -> None: ...
+def adam_update(
+    W: Array,
+    m: Array,
+    v: Array,
+    dW: Array,
+    learning_rate: float,
+    corrected_rate: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    weight_decay: float,
+    decoupled: bool,
+) -> None: ...

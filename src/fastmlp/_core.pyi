@@ -6,6 +6,9 @@ from numpy.typing import NDArray
 ACTIVATIONS: dict[str, int]
 LOSSES: dict[str, int]
 OPTIMIZERS: dict[str, int]
+OUTPUTS: int
+CLASSES: int
+PROBABILITIES: int
 DTYPES: dict[str, int]
 
 class Core:
@@ -16,10 +19,10 @@ class Core:
         activation: str,
         loss: str,
         dtype: str,
-        max_rows: int,
+        max_rows: int = 1,
         optimizer: str | None = None,
     ) -> None: ...
-    def forward(self, out: NDArray[Any], X: NDArray[Any], params: NDArray[Any]) -> None: ...
+    def infer(self, X: object, params: NDArray[Any], what: int) -> NDArray[Any] | None: ...
     def gradients(
         self, gradients: NDArray[Any], X: NDArray[Any], y: NDArray[Any], params: NDArray[Any]
     ) -> float: ...
@@ -60,5 +63,4 @@ def fused_engine(level: str) -> object | None: ...
 def vector_math(
     engine: object, function: str, out: NDArray[Any], x: NDArray[Any], dtype: str
 ) -> None: ...
-def forward_rows(n: int) -> int: ...
 def first_nonfinite(x: NDArray[Any]) -> int: ...

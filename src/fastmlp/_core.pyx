@@ -6,15 +6,18 @@ and has the length the network's sizes ask for.
 """
 
 from cpython.buffer cimport (
-    Py_buffer, PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
+    Py_buffer, PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE,
+    PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer,
 )
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
-from libc.math cimport isfinite, pow, sqrt
+from libc.math cimport exp, isfinite, pow, sqrt
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
+
+from numpy import empty, ndarray
 
 from fastmlp._csrc cimport (
     FM_ADAM, FM_ENGINE_CAPSULE, FM_EXP, FM_FLOAT32, FM_FLOAT64, FM_IDENTITY, FM_LOG, FM_LOGISTIC,
@@ -41,7 +44,9 @@ DTYPES = {"float32": FM_FLOAT32, "float64": FM_FLOAT64}
 
 # How often a running epoch looks for signals, in seconds: Ctrl-C is promised within 0.1.
 cdef double SIGNAL_INTERVAL = 0.02
-# Rows that `forward` sends through the network at a time.
+# What `infer` returns.
+OUTPUTS, CLASSES, PROBABILITIES = range(3)
+# Rows that `infer` sends through the network at a time.
 cdef ptrdiff_t FORWARD_ROWS = 1024
 cdef size_t ALIGNMENT = 64
 # Work of a step for which a thread is worth meeting, some ten microseconds of it.
@@ -64,6 +69,39 @@ cdef class Pointer:
         PyBuffer_Release(&self.view)
 
 
+ctypedef fused floating:
+    float
+    double
+
+
+cdef void _argmax(int64_t *classes, const floating *Z, ptrdiff_t n, ptrdiff_t O) noexcept nogil:
+    # of every row of Z (n, O) the first of the largest, as NumPy has it
+    cdef ptrdiff_t i, o, best
+    for i in range(n):
+        best = 0
+        for o in range(1, O):
+            if Z[i * O + o] > Z[i * O + best]:
+                best = o
+        classes[i] = best
+
+
+cdef void _softmax(floating *Z, ptrdiff_t n, ptrdiff_t O) noexcept nogil:
+    # rows of logits Z (n, O) become rows of probabilities
+    cdef ptrdiff_t i, o
+    cdef floating most, total
+    for i in range(n):
+        most = Z[0]
+        for o in range(1, O):
+            most = max(most, Z[o])
+        total = 0
+        for o in range(O):
+            Z[o] = <floating>exp(<double>(Z[o] - most))
+            total += Z[o]
+        for o in range(O):
+            Z[o] /= total
+        Z += O
+
+
 cdef double _seconds() noexcept nogil:
     cdef timespec ts
     timespec_get(&ts, TIME_UTC)
@@ -83,15 +121,15 @@ cdef class Core:
     sizes : sequence of int, the width of every layer, inputs first
     activation, loss, dtype : str, keys of ACTIVATIONS, LOSSES, DTYPES
     optimizer : str, key of OPTIMIZERS, or None for a core that only infers
-    max_rows : int, the largest batch
+    max_rows : int, the largest batch to train on
 
-    Not for use by two threads at once: the workspace is shared by all calls.
+    Not for use by two threads at once, but for `infer`: the workspace is shared by all calls.
 
     Training works on the engine's own copy of the parameters: `load`, `epoch` as often as wanted,
     `store`.
     """
 
-    cdef object capsule
+    cdef object capsule, dtype
     cdef fm_engine *engine
     cdef fm_run run
     cdef ptrdiff_t *sizes
@@ -100,11 +138,12 @@ cdef class Core:
     cdef size_t state_bytes
     cdef ptrdiff_t n_params, itemsize, n_in, n_out, target_bytes
 
-    def __cinit__(self, engine, sizes, activation, loss, dtype, ptrdiff_t max_rows,
+    def __cinit__(self, engine, sizes, activation, loss, dtype, ptrdiff_t max_rows=1,
                   optimizer=None):
         cdef ptrdiff_t l, L = len(sizes) - 1
         cdef size_t n_bytes
         self.capsule = engine
+        self.dtype = dtype
         self.engine = <fm_engine *>PyCapsule_GetPointer(engine, FM_ENGINE_CAPSULE)
         self.sizes = <ptrdiff_t *>malloc((L + 1) * sizeof(ptrdiff_t))
         if self.sizes == NULL:
@@ -133,7 +172,10 @@ cdef class Core:
         # workspace | state | backup of the state, each on a cache line
         self.engine.sizes(&self.run, &n_bytes, &self.state_bytes)
         n_bytes = _aligned(n_bytes)
-        self.state_bytes = 0 if optimizer is None else _aligned(self.state_bytes)
+        self.state_bytes = _aligned(self.state_bytes)
+        if optimizer is None:
+            self.state_bytes = 0
+            return
         self.memory = fm_allocate(n_bytes + 2 * self.state_bytes)
         if self.memory == NULL:
             raise MemoryError(
@@ -152,25 +194,90 @@ cdef class Core:
     cdef Pointer _params(self, array, bint writable):
         return Pointer(array, self.n_params * self.itemsize, writable)
 
-    def forward(self, out, X, params):
-        """out (n, n_out) = the network's outputs for X (n, n_in)."""
-        cdef ptrdiff_t n = X.shape[0], start = 0, B
-        cdef Pointer outputs = Pointer(out, n * self.n_out * self.itemsize, True)
-        cdef Pointer inputs = Pointer(X, n * self.n_in * self.itemsize)
+    def infer(self, X, params, int what):
+        """Outputs of the network for X: OUTPUTS (n, n_out), CLASSES (n,) or PROBABILITIES (n, n_out).
+
+        X is a C-contiguous ndarray (n, n_in) of the network's dtype with n >= 1 and finite values;
+        of anything else nothing is computed and None returned. Safe in many threads at once.
+        """
+        cdef Py_buffer view
+        cdef Pointer outputs, classes
+        cdef ptrdiff_t n
+        if type(X) is not ndarray:
+            return None
+        try:
+            PyObject_GetBuffer(X, &view, PyBUF_FORMAT | PyBUF_STRIDES)
+        except (BufferError, ValueError):  # dates, for one, have no buffer
+            return None
+        try:
+            if not self._takes(&view):
+                return None
+            n = view.shape[0]
+            out = empty((n, self.n_out), self.dtype)
+            outputs = Pointer(out, n * self.n_out * self.itemsize, True)
+            self._forward(outputs.view.buf, view.buf, n, params)
+            if what == CLASSES:
+                out = empty(n, "int64")
+                classes = Pointer(out, n * sizeof(int64_t), True)
+                if self.itemsize == 4:
+                    _argmax(<int64_t *>classes.view.buf, <float *>outputs.view.buf, n, self.n_out)
+                else:
+                    _argmax(<int64_t *>classes.view.buf, <double *>outputs.view.buf, n, self.n_out)
+            elif what == PROBABILITIES:
+                if self.itemsize == 4:
+                    _softmax(<float *>outputs.view.buf, n, self.n_out)
+                else:
+                    _softmax(<double *>outputs.view.buf, n, self.n_out)
+            return out
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef bint _takes(self, const Py_buffer *view):
+        cdef ptrdiff_t n_values
+        if view.ndim != 2 or view.shape[1] != self.n_in or view.shape[0] < 1:
+            return False
+        if view.format == NULL or view.format[1] != 0:
+            return False
+        if view.format[0] != (c"f" if self.itemsize == 4 else c"d"):
+            return False
+        if <size_t>view.buf % self.itemsize or not PyBuffer_IsContiguous(<Py_buffer *>view, c"C"):
+            return False
+        n_values = view.shape[0] * view.shape[1]
+        if self.itemsize == 4:
+            return fm_first_nonfinite_float32(<const float *>view.buf, n_values) < 0
+        return fm_first_nonfinite_float64(<const double *>view.buf, n_values) < 0
+
+    cdef _forward(self, void *out, const void *X, ptrdiff_t n, params):
+        # In memory of its own, so that threads do not meet.
+        cdef fm_run run = self.run
+        cdef size_t workspace, state
+        cdef ptrdiff_t start = 0, B
         cdef Pointer parameters = self._params(params, False)
-        self.run.params = parameters.view.buf
-        with nogil:
-            while start < n:
-                B = min(n - start, self.run.max_rows)
-                self.engine.forward(
-                    &self.run,
-                    <char *>outputs.view.buf + start * self.n_out * self.itemsize,
-                    <const char *>inputs.view.buf + start * self.n_in * self.itemsize,
-                    B,
-                )
-                start += B
-                if start < n:
-                    _check_signals()
+        run.params = parameters.view.buf
+        run.max_rows = min(n, FORWARD_ROWS)
+        self.engine.sizes(&run, &workspace, &state)
+        run.workspace = fm_allocate(workspace)
+        if run.workspace == NULL:
+            raise MemoryError(f"no memory for the {workspace} bytes of working space of the network")
+        try:
+            self.engine.prepare(&run)
+            if n == 1:  # sooner done than the interpreter handed over
+                self.engine.forward(&run, out, X, 1)
+                return
+            with nogil:
+                while start < n:
+                    B = min(n - start, run.max_rows)
+                    self.engine.forward(
+                        &run,
+                        <char *>out + start * self.n_out * self.itemsize,
+                        <const char *>X + start * self.n_in * self.itemsize,
+                        B,
+                    )
+                    start += B
+                    if start < n:
+                        _check_signals()
+        finally:
+            fm_release(run.workspace)
 
     def gradients(self, gradients, X, y, params):
         """Gradients of the mean loss over all of X (n, n_in); returns that loss.
@@ -333,16 +440,6 @@ def vector_math(engine, function, out, x, dtype):
     cdef Pointer argument = Pointer(x, n * itemsize)
     fm_vector_math(<const fm_engine *>PyCapsule_GetPointer(engine, FM_ENGINE_CAPSULE),
                    DTYPES[dtype], which, result.view.buf, argument.view.buf, n)
-
-
-def forward_rows(ptrdiff_t n):
-    """The `max_rows` a core needs for `forward` on n rows."""
-    return min(n, FORWARD_ROWS)
-
-
-ctypedef fused floating:
-    float
-    double
 
 
 def first_nonfinite(const floating[::1] x):

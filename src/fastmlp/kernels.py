@@ -29,9 +29,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastmlp.inputs import as_labels, as_real
+from fastmlp.inputs import as_int, as_labels, as_real
 
 __all__ = [
+    "adam_update",
     "linear_backward",
     "linear_forward",
     "logistic_backward",
@@ -294,11 +295,7 @@ def sgd_update(
     rate = as_real(learning_rate, "learning_rate", 0)
     momentum = as_real(momentum, "momentum", 0)
     weight_decay = as_real(weight_decay, "weight_decay", 0)
-    if not isinstance(W, np.ndarray) or W.dtype not in (np.float32, np.float64):
-        raise TypeError("W is not an array of float32 or float64")
-    gradient = np.require(dW, W.dtype, ["C", "A"])
-    if gradient.shape != W.shape:
-        raise ValueError(f"dW has shape {gradient.shape}, expected {W.shape}")
+    gradient = _gradient_of(W, dW)
     W = _out(W, "W", W.shape, gradient)
     v = _out(v, "v", W.shape, gradient, W)
     if W.size:
@@ -311,6 +308,73 @@ def sgd_update(
             bool(nesterov),
             weight_decay,
         )
+
+
+def adam_update(
+    W: Array,
+    m: Array,
+    v: Array,
+    dW: ArrayLike,
+    *,
+    t: int,
+    learning_rate: float,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+) -> None:
+    """Change parameters W and their moments m and v in place, by step t = 1, 2, ... of Adam.
+
+    g = dW + weight_decay W; m = beta_1 m + (1 - beta_1) g; v = beta_2 v + (1 - beta_2) g²;
+    W = W - learning_rate sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(v) + epsilon).
+    With `decoupled`, g = dW and W first shrinks by learning_rate weight_decay W (AdamW).
+
+    Parameters
+    ----------
+    W, m, v : ndarray of any one shape and dtype, C-contiguous
+    dW : array-like of the same shape
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastmlp import kernels
+    >>> W, m, v = np.array([1.0]), np.array([0.0]), np.array([0.0])
+    >>> kernels.adam_update(W, m, v, [0.5], t=1, learning_rate=0.1, epsilon=0.0)
+    >>> W.round(12), m.round(12)
+    (array([0.9]), array([0.05]))
+    """
+    t = as_int(t, "t", 1)
+    rate = as_real(learning_rate, "learning_rate", 0)
+    beta_1 = as_real(beta_1, "beta_1", 0, below=1)
+    beta_2 = as_real(beta_2, "beta_2", 0, below=1)
+    epsilon = as_real(epsilon, "epsilon", 0)
+    weight_decay = as_real(weight_decay, "weight_decay", 0)
+    gradient = _gradient_of(W, dW)
+    W = _out(W, "W", W.shape, gradient)
+    m = _out(m, "m", W.shape, gradient, W)
+    v = _out(v, "v", W.shape, gradient, W, m)
+    if W.size:
+        _blas().adam_update(
+            *(array.reshape(-1) for array in (W, m, v, gradient)),
+            rate,
+            rate * (1 - beta_2**t) ** 0.5 / (1 - beta_1**t),
+            beta_1,
+            beta_2,
+            epsilon,
+            weight_decay,
+            bool(decoupled),
+        )
+
+
+def _gradient_of(W: Array, dW: ArrayLike) -> Array:
+    """Return dW as an array like W, which must be one of parameters."""
+    if not isinstance(W, np.ndarray) or W.dtype not in (np.float32, np.float64):
+        raise TypeError("W is not an array of float32 or float64")
+    gradient = np.require(dW, W.dtype, ["C", "A"])
+    if gradient.shape != W.shape:
+        raise ValueError(f"dW has shape {gradient.shape}, expected {W.shape}")
+    return gradient
 
 
 def _blas() -> Any:

@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastmlp import engines, persist
-from fastmlp._core import ACTIVATIONS, DTYPES, LOSSES, Core, forward_rows
+from fastmlp._core import (
+    ACTIVATIONS,
+    CLASSES,
+    DTYPES,
+    LOSSES,
+    OUTPUTS,
+    PROBABILITIES,
+    Core,
+)
 from fastmlp.inputs import as_features, as_int, as_labels, as_values
 
 __all__ = ["MLP"]
@@ -86,6 +94,7 @@ class MLP:
 
         self.params = np.zeros(self.n_parameters, self.dtype)
         self.weights, self.biases = self.split(self.params)
+        self._inference: Core | None = None
         self._initialise(np.random.default_rng(seed))
 
     @property
@@ -134,10 +143,7 @@ class MLP:
         -------
         ndarray (n_samples, n_out) of `dtype`
         """
-        features = as_features(X, self.dtype, self.sizes[0])
-        out = np.empty((len(features), self.sizes[-1]), self.dtype)
-        self.core(max_rows=forward_rows(len(features))).forward(out, features, self.params)
-        return out
+        return self._infer(X, OUTPUTS)
 
     def predict(self, X: ArrayLike) -> Array:
         """Return the most probable class of every row, or its values.
@@ -147,10 +153,9 @@ class MLP:
         ndarray of int64 (n_samples,) when classifying; else of `dtype`, (n_samples, n_out), or
         (n_samples,) where the network has one output.
         """
-        Z = self.forward(X)
         if self.classifies:
-            labels: Array = Z.argmax(axis=1)
-            return labels
+            return self._infer(X, CLASSES)
+        Z = self._infer(X, OUTPUTS)
         return Z[:, 0] if Z.shape[1] == 1 else Z
 
     def predict_proba(self, X: ArrayLike) -> Array:
@@ -164,10 +169,7 @@ class MLP:
             raise TypeError(
                 f"predict_proba needs a classifier; this model's loss is {self.loss_name}"
             )
-        Z = self.forward(X)
-        np.exp(Z - Z.max(axis=1, keepdims=True), out=Z)
-        Z /= Z.sum(axis=1, keepdims=True)
-        return Z
+        return self._infer(X, PROBABILITIES)
 
     def loss(self, X: ArrayLike, y: ArrayLike) -> float:
         """Return the mean loss over the rows of X.
@@ -231,8 +233,35 @@ class MLP:
             return features, as_labels(y, n, self.sizes[-1], f"y{suffix}")
         return features, as_values(y, n, self.sizes[-1], self.dtype, f"y{suffix}")
 
-    def core(self, *, max_rows: int, engine: str = "auto", optimizer: str | None = None) -> Core:
-        """Return a new `Core` for this network, for batches of up to `max_rows` rows."""
+    def _infer(self, X: ArrayLike, what: int) -> Array:
+        if self._inference is None:
+            self._inference = self.core()
+        result = self._inference.infer(X, self.params, what)
+        if result is not None:
+            return result
+        # It was not an array to use as it stands: find out why.
+        features = as_features(X, self.dtype, self.sizes[0])
+        if len(features):
+            result = self._inference.infer(features, self.params, what)
+            assert result is not None
+            return result
+        return (
+            np.empty(0, np.int64) if what == CLASSES else np.empty((0, self.sizes[-1]), self.dtype)
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        views = ("weights", "biases", "_inference")
+        return {name: value for name, value in vars(self).items() if name not in views}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.weights, self.biases = self.split(self.params)
+        self._inference = None
+
+    def core(
+        self, *, max_rows: int = 1, engine: str = "auto", optimizer: str | None = None
+    ) -> Core:
+        """Return a new `Core` for this network, to train on batches of up to `max_rows` rows."""
         capsule = engines.load(engines.resolve(engine), max(max_rows, *self.sizes))
         return Core(
             capsule, self.sizes, self.activation, self.loss_name, self.dtype, max_rows, optimizer
