@@ -13,7 +13,6 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -52,7 +51,7 @@ def load_digits() -> tuple[Array, Array]:
     >>> X.shape, y[:5]
     ((1797, 64), array([0, 1, 2, 3, 4]))
     """
-    with (resources.files("fastmlp") / "digits.npz").open("rb") as file, np.load(file) as arrays:
+    with np.load(Path(__file__).with_name("digits.npz")) as arrays:
         return arrays["X"].astype(np.float32), arrays["y"].astype(np.int64)
 
 
