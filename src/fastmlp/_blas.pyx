@@ -9,7 +9,7 @@ publishes, have the same name without it.
 from libc.math cimport exp, expf, log, logf, sqrt, sqrtf, tanh, tanhf
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 from scipy.linalg.cython_blas cimport dgemm, sgemm
 
 include "_blas_int.pxi"
@@ -23,17 +23,11 @@ MAX_DIMENSION = (<object>1 << (8 * sizeof(blas_int) - 1)) - 1
 cdef inline void _gemm(floating *C, const floating *A, const floating *B, ptrdiff_t M, ptrdiff_t N,
                        ptrdiff_t K, char trans_a, char trans_b, floating alpha,
                        floating beta) noexcept nogil:
-    # C (M, N) = alpha op(A) (M, K) op(B) (K, N) + beta C, all row-major.
+    # C (M, N) = alpha op(A) (M, K) op(B) (K, N) + beta C, all row-major, none empty.
     # BLAS is column-major, so it is asked for the transpose: C^T = op(B)^T op(A)^T.
     cdef blas_int m = <blas_int>M, n = <blas_int>N, k = <blas_int>K
     cdef blas_int lda = <blas_int>(K if trans_a == c'N' else M)
     cdef blas_int ldb = <blas_int>(N if trans_b == c'N' else K)
-    if M == 0 or N == 0:
-        return
-    if K == 0:  # only in the public kernels, where beta is 0 or 1
-        if beta == 0:
-            memset(C, 0, M * N * sizeof(floating))
-        return
     if floating is float:
         sgemm(&trans_b, &trans_a, &n, &m, &k, &alpha, <float *>B, &ldb, <float *>A, &lda,
               &beta, C, &n)

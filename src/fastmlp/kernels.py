@@ -71,8 +71,10 @@ def linear_forward(X: ArrayLike, W: ArrayLike, b: ArrayLike, *, out: Array | Non
     I, O = _shape("W", W, (I, "O"))
     _shape("b", b, (O,))
     Y = _out(out, "out", (B, O), X, W, b)
-    if Y.size:
+    if B and I and O:
         _blas().linear_forward(Y, X, W, b)
+    else:
+        Y[...] = b
     return Y
 
 
@@ -108,7 +110,10 @@ def linear_backward(
     dX = _out(given[0], "out[0]", (B, I), dY, X, W)
     dW = _out(given[1], "out[1]", (I, O), dY, X, W, dX)
     db = _out(given[2], "out[2]", (O,), dY, X, W, dX, dW)
-    _blas().linear_backward(dX, dW, db, dY, X, W)
+    if B and I and O:
+        _blas().linear_backward(dX, dW, db, dY, X, W)
+    else:
+        dX[...], dW[...], db[...] = 0, 0, dY.sum(axis=0)
     return dX, dW, db
 
 
