@@ -3,7 +3,7 @@
 // 8), FM_LANES_FLOAT32, FM_LANES_FLOAT64 and the operations on vectors.
 
 #define real float
-#define R(name) name##_f32
+#define R(name) name##_r32
 #define FM_REAL_BITS 32
 #define FM_LANES FM_LANES_FLOAT32
 #define FM_FIRST_NONFINITE fm_first_nonfinite_float32
@@ -15,7 +15,7 @@
 #undef FM_FIRST_NONFINITE
 
 #define real double
-#define R(name) name##_f64
+#define R(name) name##_r64
 #define FM_REAL_BITS 64
 #define FM_LANES FM_LANES_FLOAT64
 #define FM_FIRST_NONFINITE fm_first_nonfinite_float64
@@ -30,5 +30,5 @@
 #define FM_JOIN(a, b) FM_JOIN_(a, b)
 
 const fm_level FM_JOIN(fm_level_, FM_LEVEL) = {
-    {&functions_f32, &functions_f64},
+    {&functions_r32, &functions_r64},
 };

@@ -10,60 +10,60 @@ FM_TARGET_BEGIN("avx2,fma")
 
 // -- float32
 
-typedef __m256 V_f32;
-typedef __m256i VI_f32;
-INLINE V_f32 vset1_f32(float x) { return _mm256_set1_ps(x); }
-INLINE V_f32 vload_f32(const float *p) { return _mm256_loadu_ps(p); }
-INLINE void vstore_f32(float *p, V_f32 a) { _mm256_storeu_ps(p, a); }
-INLINE VI_f32 first_f32(int n)
+typedef __m256 V_r32;
+typedef __m256i VI_r32;
+INLINE V_r32 vset1_r32(float x) { return _mm256_set1_ps(x); }
+INLINE V_r32 vload_r32(const float *p) { return _mm256_loadu_ps(p); }
+INLINE void vstore_r32(float *p, V_r32 a) { _mm256_storeu_ps(p, a); }
+INLINE VI_r32 first_f32(int n)
 {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-INLINE V_f32 vload_n_f32(const float *p, int n) { return _mm256_maskload_ps(p, first_f32(n)); }
-INLINE void vstore_n_f32(float *p, V_f32 a, int n) { _mm256_maskstore_ps(p, first_f32(n), a); }
-INLINE V_f32 vadd_f32(V_f32 a, V_f32 b) { return _mm256_add_ps(a, b); }
-INLINE V_f32 vsub_f32(V_f32 a, V_f32 b) { return _mm256_sub_ps(a, b); }
-INLINE V_f32 vmul_f32(V_f32 a, V_f32 b) { return _mm256_mul_ps(a, b); }
-INLINE V_f32 vdiv_f32(V_f32 a, V_f32 b) { return _mm256_div_ps(a, b); }
-INLINE V_f32 vmax_f32(V_f32 a, V_f32 b) { return _mm256_max_ps(a, b); }
-INLINE V_f32 vmin_f32(V_f32 a, V_f32 b) { return _mm256_min_ps(a, b); }
-INLINE V_f32 vsqrt_f32(V_f32 a) { return _mm256_sqrt_ps(a); }
-INLINE V_f32 vfma_f32(V_f32 a, V_f32 b, V_f32 c) { return _mm256_fmadd_ps(a, b, c); }
-INLINE V_f32 vfnma_f32(V_f32 a, V_f32 b, V_f32 c) { return _mm256_fnmadd_ps(a, b, c); }
-INLINE V_f32 vkeep_f32(V_f32 a, V_f32 x)
+INLINE V_r32 vload_n_r32(const float *p, int n) { return _mm256_maskload_ps(p, first_f32(n)); }
+INLINE void vstore_n_r32(float *p, V_r32 a, int n) { _mm256_maskstore_ps(p, first_f32(n), a); }
+INLINE V_r32 vadd_r32(V_r32 a, V_r32 b) { return _mm256_add_ps(a, b); }
+INLINE V_r32 vsub_r32(V_r32 a, V_r32 b) { return _mm256_sub_ps(a, b); }
+INLINE V_r32 vmul_r32(V_r32 a, V_r32 b) { return _mm256_mul_ps(a, b); }
+INLINE V_r32 vdiv_r32(V_r32 a, V_r32 b) { return _mm256_div_ps(a, b); }
+INLINE V_r32 vmax_r32(V_r32 a, V_r32 b) { return _mm256_max_ps(a, b); }
+INLINE V_r32 vmin_r32(V_r32 a, V_r32 b) { return _mm256_min_ps(a, b); }
+INLINE V_r32 vsqrt_r32(V_r32 a) { return _mm256_sqrt_ps(a); }
+INLINE V_r32 vfma_r32(V_r32 a, V_r32 b, V_r32 c) { return _mm256_fmadd_ps(a, b, c); }
+INLINE V_r32 vfnma_r32(V_r32 a, V_r32 b, V_r32 c) { return _mm256_fnmadd_ps(a, b, c); }
+INLINE V_r32 vkeep_r32(V_r32 a, V_r32 x)
 {
     return _mm256_and_ps(_mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_NLE_UQ), x);
 }
-INLINE V_f32 vselect_lt_f32(V_f32 a, V_f32 b, V_f32 x, V_f32 y)
+INLINE V_r32 vselect_lt_r32(V_r32 a, V_r32 b, V_r32 x, V_r32 y)
 {
     return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ));
 }
-INLINE float vsum_f32(V_f32 a)
+INLINE float vsum_r32(V_r32 a)
 {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
-INLINE float vlargest_f32(V_f32 a)
+INLINE float vlargest_r32(V_r32 a)
 {
     __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     s = _mm_max_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
-INLINE VI_f32 vbits_f32(V_f32 a) { return _mm256_castps_si256(a); }
-INLINE V_f32 vreal_f32(VI_f32 a) { return _mm256_castsi256_ps(a); }
-INLINE VI_f32 iset1_f32(uint32_t x) { return _mm256_set1_epi32((int)x); }
-INLINE VI_f32 iadd_f32(VI_f32 a, VI_f32 b) { return _mm256_add_epi32(a, b); }
-INLINE VI_f32 isub_f32(VI_f32 a, VI_f32 b) { return _mm256_sub_epi32(a, b); }
-INLINE VI_f32 iand_f32(VI_f32 a, VI_f32 b) { return _mm256_and_si256(a, b); }
-INLINE VI_f32 ior_f32(VI_f32 a, VI_f32 b) { return _mm256_or_si256(a, b); }
-INLINE VI_f32 ishl_f32(VI_f32 a, int n) { return _mm256_slli_epi32(a, n); }
-INLINE VI_f32 ishr_f32(VI_f32 a, int n) { return _mm256_srli_epi32(a, n); }
+INLINE VI_r32 vbits_r32(V_r32 a) { return _mm256_castps_si256(a); }
+INLINE V_r32 vreal_r32(VI_r32 a) { return _mm256_castsi256_ps(a); }
+INLINE VI_r32 iset1_r32(uint32_t x) { return _mm256_set1_epi32((int)x); }
+INLINE VI_r32 iadd_r32(VI_r32 a, VI_r32 b) { return _mm256_add_epi32(a, b); }
+INLINE VI_r32 isub_r32(VI_r32 a, VI_r32 b) { return _mm256_sub_epi32(a, b); }
+INLINE VI_r32 iand_r32(VI_r32 a, VI_r32 b) { return _mm256_and_si256(a, b); }
+INLINE VI_r32 ior_r32(VI_r32 a, VI_r32 b) { return _mm256_or_si256(a, b); }
+INLINE VI_r32 ishl_r32(VI_r32 a, int n) { return _mm256_slli_epi32(a, n); }
+INLINE VI_r32 ishr_r32(VI_r32 a, int n) { return _mm256_srli_epi32(a, n); }
 
 // 8 x 8 in place
-INLINE void vtranspose_f32(V_f32 *r)
+INLINE void vtranspose_r32(V_r32 *r)
 {
-    V_f32 t[8];
+    V_r32 t[8];
     FM_UNROLL
     for (int i = 0; i < 8; i += 2) {
         t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
@@ -89,59 +89,59 @@ INLINE void vtranspose_f32(V_f32 *r)
 
 // -- float64
 
-typedef __m256d V_f64;
-typedef __m256i VI_f64;
-INLINE V_f64 vset1_f64(double x) { return _mm256_set1_pd(x); }
-INLINE V_f64 vload_f64(const double *p) { return _mm256_loadu_pd(p); }
-INLINE void vstore_f64(double *p, V_f64 a) { _mm256_storeu_pd(p, a); }
-INLINE VI_f64 first_f64(int n)
+typedef __m256d V_r64;
+typedef __m256i VI_r64;
+INLINE V_r64 vset1_r64(double x) { return _mm256_set1_pd(x); }
+INLINE V_r64 vload_r64(const double *p) { return _mm256_loadu_pd(p); }
+INLINE void vstore_r64(double *p, V_r64 a) { _mm256_storeu_pd(p, a); }
+INLINE VI_r64 first_f64(int n)
 {
     return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
 }
-INLINE V_f64 vload_n_f64(const double *p, int n) { return _mm256_maskload_pd(p, first_f64(n)); }
-INLINE void vstore_n_f64(double *p, V_f64 a, int n) { _mm256_maskstore_pd(p, first_f64(n), a); }
-INLINE V_f64 vadd_f64(V_f64 a, V_f64 b) { return _mm256_add_pd(a, b); }
-INLINE V_f64 vsub_f64(V_f64 a, V_f64 b) { return _mm256_sub_pd(a, b); }
-INLINE V_f64 vmul_f64(V_f64 a, V_f64 b) { return _mm256_mul_pd(a, b); }
-INLINE V_f64 vdiv_f64(V_f64 a, V_f64 b) { return _mm256_div_pd(a, b); }
-INLINE V_f64 vmax_f64(V_f64 a, V_f64 b) { return _mm256_max_pd(a, b); }
-INLINE V_f64 vmin_f64(V_f64 a, V_f64 b) { return _mm256_min_pd(a, b); }
-INLINE V_f64 vsqrt_f64(V_f64 a) { return _mm256_sqrt_pd(a); }
-INLINE V_f64 vfma_f64(V_f64 a, V_f64 b, V_f64 c) { return _mm256_fmadd_pd(a, b, c); }
-INLINE V_f64 vfnma_f64(V_f64 a, V_f64 b, V_f64 c) { return _mm256_fnmadd_pd(a, b, c); }
-INLINE V_f64 vkeep_f64(V_f64 a, V_f64 x)
+INLINE V_r64 vload_n_r64(const double *p, int n) { return _mm256_maskload_pd(p, first_f64(n)); }
+INLINE void vstore_n_r64(double *p, V_r64 a, int n) { _mm256_maskstore_pd(p, first_f64(n), a); }
+INLINE V_r64 vadd_r64(V_r64 a, V_r64 b) { return _mm256_add_pd(a, b); }
+INLINE V_r64 vsub_r64(V_r64 a, V_r64 b) { return _mm256_sub_pd(a, b); }
+INLINE V_r64 vmul_r64(V_r64 a, V_r64 b) { return _mm256_mul_pd(a, b); }
+INLINE V_r64 vdiv_r64(V_r64 a, V_r64 b) { return _mm256_div_pd(a, b); }
+INLINE V_r64 vmax_r64(V_r64 a, V_r64 b) { return _mm256_max_pd(a, b); }
+INLINE V_r64 vmin_r64(V_r64 a, V_r64 b) { return _mm256_min_pd(a, b); }
+INLINE V_r64 vsqrt_r64(V_r64 a) { return _mm256_sqrt_pd(a); }
+INLINE V_r64 vfma_r64(V_r64 a, V_r64 b, V_r64 c) { return _mm256_fmadd_pd(a, b, c); }
+INLINE V_r64 vfnma_r64(V_r64 a, V_r64 b, V_r64 c) { return _mm256_fnmadd_pd(a, b, c); }
+INLINE V_r64 vkeep_r64(V_r64 a, V_r64 x)
 {
     return _mm256_and_pd(_mm256_cmp_pd(a, _mm256_setzero_pd(), _CMP_NLE_UQ), x);
 }
-INLINE V_f64 vselect_lt_f64(V_f64 a, V_f64 b, V_f64 x, V_f64 y)
+INLINE V_r64 vselect_lt_r64(V_r64 a, V_r64 b, V_r64 x, V_r64 y)
 {
     return _mm256_blendv_pd(y, x, _mm256_cmp_pd(a, b, _CMP_LT_OQ));
 }
-INLINE double vsum_f64(V_f64 a)
+INLINE double vsum_r64(V_r64 a)
 {
     __m128d s = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
     return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
 }
-INLINE double vlargest_f64(V_f64 a)
+INLINE double vlargest_r64(V_r64 a)
 {
     __m128d s = _mm_max_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
     return _mm_cvtsd_f64(_mm_max_sd(s, _mm_unpackhi_pd(s, s)));
 }
-INLINE VI_f64 vbits_f64(V_f64 a) { return _mm256_castpd_si256(a); }
-INLINE V_f64 vreal_f64(VI_f64 a) { return _mm256_castsi256_pd(a); }
-INLINE VI_f64 iset1_f64(uint64_t x) { return _mm256_set1_epi64x((long long)x); }
-INLINE VI_f64 iadd_f64(VI_f64 a, VI_f64 b) { return _mm256_add_epi64(a, b); }
-INLINE VI_f64 isub_f64(VI_f64 a, VI_f64 b) { return _mm256_sub_epi64(a, b); }
-INLINE VI_f64 iand_f64(VI_f64 a, VI_f64 b) { return _mm256_and_si256(a, b); }
-INLINE VI_f64 ior_f64(VI_f64 a, VI_f64 b) { return _mm256_or_si256(a, b); }
-INLINE VI_f64 ishl_f64(VI_f64 a, int n) { return _mm256_slli_epi64(a, n); }
-INLINE VI_f64 ishr_f64(VI_f64 a, int n) { return _mm256_srli_epi64(a, n); }
+INLINE VI_r64 vbits_r64(V_r64 a) { return _mm256_castpd_si256(a); }
+INLINE V_r64 vreal_r64(VI_r64 a) { return _mm256_castsi256_pd(a); }
+INLINE VI_r64 iset1_r64(uint64_t x) { return _mm256_set1_epi64x((long long)x); }
+INLINE VI_r64 iadd_r64(VI_r64 a, VI_r64 b) { return _mm256_add_epi64(a, b); }
+INLINE VI_r64 isub_r64(VI_r64 a, VI_r64 b) { return _mm256_sub_epi64(a, b); }
+INLINE VI_r64 iand_r64(VI_r64 a, VI_r64 b) { return _mm256_and_si256(a, b); }
+INLINE VI_r64 ior_r64(VI_r64 a, VI_r64 b) { return _mm256_or_si256(a, b); }
+INLINE VI_r64 ishl_r64(VI_r64 a, int n) { return _mm256_slli_epi64(a, n); }
+INLINE VI_r64 ishr_r64(VI_r64 a, int n) { return _mm256_srli_epi64(a, n); }
 
 // 4 x 4 in place
-INLINE void vtranspose_f64(V_f64 *r)
+INLINE void vtranspose_r64(V_r64 *r)
 {
-    V_f64 a = _mm256_unpacklo_pd(r[0], r[1]), b = _mm256_unpackhi_pd(r[0], r[1]);
-    V_f64 c = _mm256_unpacklo_pd(r[2], r[3]), d = _mm256_unpackhi_pd(r[2], r[3]);
+    V_r64 a = _mm256_unpacklo_pd(r[0], r[1]), b = _mm256_unpackhi_pd(r[0], r[1]);
+    V_r64 c = _mm256_unpacklo_pd(r[2], r[3]), d = _mm256_unpackhi_pd(r[2], r[3]);
     r[0] = _mm256_permute2f128_pd(a, c, 0x20);
     r[1] = _mm256_permute2f128_pd(b, d, 0x20);
     r[2] = _mm256_permute2f128_pd(a, c, 0x31);

@@ -9,10 +9,10 @@
 #define FM_ONE_ROW 8
 
 enum { LANES = 4 };
-typedef struct { float x[LANES]; } V_f32;
-typedef struct { uint32_t x[LANES]; } VI_f32;
-typedef struct { double x[LANES]; } V_f64;
-typedef struct { uint64_t x[LANES]; } VI_f64;
+typedef struct { float x[LANES]; } V_r32;
+typedef struct { uint32_t x[LANES]; } VI_r32;
+typedef struct { double x[LANES]; } V_r64;
+typedef struct { uint64_t x[LANES]; } VI_r64;
 
 // A function whose lane i is `expression`.
 #define LANEWISE(result, name, parameters, expression) \
@@ -68,8 +68,8 @@ typedef struct { uint64_t x[LANES]; } VI_f64;
         memcpy(r, columns, sizeof columns);                                                      \
     }
 
-OPERATIONS(f32, float, uint32_t, fmaf, sqrtf)
-OPERATIONS(f64, double, uint64_t, fma, sqrt)
+OPERATIONS(r32, float, uint32_t, fmaf, sqrtf)
+OPERATIONS(r64, double, uint64_t, fma, sqrt)
 
 #define FM_LANES_FLOAT32 LANES
 #define FM_LANES_FLOAT64 LANES

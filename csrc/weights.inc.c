@@ -122,19 +122,16 @@ INLINE ptrdiff_t R(n_tiles)(ptrdiff_t I)
     return I / FM_BLOCK * R(TILES_OF_BLOCK) + R(blocks_of)(I % FM_BLOCK).n;
 }
 
-// How many tiles to go through for one panel of dZ before the next: those of as many blocks of A as
-// fit the first-level cache together with it; else of one, while all of dZ stays in the second level;
-// else of as many as that one holds.
-static ptrdiff_t R(tiles_at_a_time)(ptrdiff_t B, ptrdiff_t O)
+// How many blocks of A to go through for one panel of dZ before the next: as many as fit the
+// first-level cache together with it; else one, while all of dZ stays in the second level; else as
+// many as that one holds.
+static ptrdiff_t R(blocks_at_a_time)(ptrdiff_t B, ptrdiff_t O)
 {
     const ptrdiff_t block = B * FM_BLOCK * (ptrdiff_t)sizeof(real);
     const ptrdiff_t panel = B * WIDTH * (ptrdiff_t)sizeof(real);
-    ptrdiff_t n = 1;
     if (panel + block <= FM_CACHE_1)
-        n = (FM_CACHE_1 - panel) / block;
-    else if (B * O * (ptrdiff_t)sizeof(real) > FM_CACHE)
-        n = 1 + FM_CACHE / block;
-    return n * R(TILES_OF_BLOCK);
+        return (FM_CACHE_1 - panel) / block;
+    return B * O * (ptrdiff_t)sizeof(real) <= FM_CACHE ? 1 : 1 + FM_CACHE / block;
 }
 
 // A part of the weight tiles of one layer. Of the first layer it is the tiles [from, to) in an
@@ -147,22 +144,24 @@ static void R(weights_layer)(fm_run *run, const fm_layer *layer, ptrdiff_t from,
     const int first_layer = layer == layers, last_layer = layer == layers + run->net.n_layers - 1;
     const real *dZ = R(at)(run, last_layer ? layer->out : layer[1].din);
     const ptrdiff_t n_panels = (layer->vectors + 1) / 2, n = R(n_tiles)(layer->I);
-    const ptrdiff_t group = R(tiles_at_a_time)(run->B, layer->O);
+    const ptrdiff_t I = layer->I, group = R(blocks_at_a_time)(run->B, layer->O) * FM_BLOCK;
+    const R(blocks) whole = R(blocks_of)(FM_BLOCK), rest = R(blocks_of)(I % FM_BLOCK);
     if (from == 0)
         R(bias)(run, layer, dZ);
-    for (ptrdiff_t start = 0; start < n; start += group)
+    for (ptrdiff_t start = 0; start < I; start += group)
         for (ptrdiff_t p = 0; p < n_panels; p++) {
             const real *panel = dZ + R(column)(R(block_stride)(run), p * WIDTH);
-            for (ptrdiff_t i = start; i < R(min)(n, start + group); i++) {
-                const ptrdiff_t at = first_layer ? p * n + i : p;
-                if (at < from || at >= to)
-                    continue;
-                const ptrdiff_t f = i / R(TILES_OF_BLOCK) * FM_BLOCK, j = i % R(TILES_OF_BLOCK);
-                const R(blocks) blocks = R(blocks_of)(R(min)(FM_BLOCK, layer->I - f));
-                if (first_layer)
-                    R(prefetch)(run, ahead);
-                R(weights_tile)(run, layer, panel, p, f + R(block_start)(blocks, j),
-                                R(block_rows)(blocks, j));
+            ptrdiff_t at = first_layer ? p * n + start / FM_BLOCK * R(TILES_OF_BLOCK) : p;
+            for (ptrdiff_t f = start; f < R(min)(I, start + group); f += FM_BLOCK) {
+                const R(blocks) tiles = I - f < FM_BLOCK ? rest : whole;
+                for (ptrdiff_t j = 0; j < tiles.n; j++, at += first_layer) {
+                    if (at < from || at >= to)
+                        continue;
+                    if (first_layer)
+                        R(prefetch)(run, ahead);
+                    R(weights_tile)(run, layer, panel, p, f + R(block_start)(tiles, j),
+                                    R(block_rows)(tiles, j));
+                }
             }
         }
     for (ptrdiff_t p = from; !first_layer && !run->store_gradients && p < to; p++)

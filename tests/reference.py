@@ -70,6 +70,18 @@ def sgd_update(W, v, dW, learning_rate, momentum, nesterov, weight_decay):
     return W + (momentum * v - change if nesterov else v), v
 
 
+def adam_update(W, m, v, dW, t, learning_rate, beta_1, beta_2, epsilon, weight_decay, decoupled):
+    """The new W, m and v after step t = 1, 2, ..."""
+    if decoupled:
+        W = W - learning_rate * weight_decay * W
+    else:
+        dW = dW + weight_decay * W
+    m = beta_1 * m + (1 - beta_1) * dW
+    v = beta_2 * v + (1 - beta_2) * dW**2
+    rate = learning_rate * np.sqrt(1 - beta_2**t) / (1 - beta_1**t)
+    return W - rate * m / (np.sqrt(v) + epsilon), m, v
+
+
 ACTIVATIONS = {
     "relu": (relu_forward, relu_backward),
     "tanh": (tanh_forward, tanh_backward),
@@ -127,27 +139,40 @@ def complex_step(function, x, step=1e-30):
 
 
 def train(model, X, y, orders, batch_size, learning_rate, momentum, nesterov, weight_decay):
-    """Mean training loss of every epoch, with the rows of each in the given order.
+    """Mean training loss of every epoch of SGD, with the rows of each in the given order.
 
     Starts from the parameters of `model`, which is left alone.
     """
-    parameters = [np.array(p, np.float64) for p in (*model.weights, *model.biases)]
-    velocity = [np.zeros_like(p) for p in parameters]
-    n_layers = len(model.weights)
-    losses = []
+
+    def update(t, decay, W, v, _, dW):
+        W, v = sgd_update(W, v, dW, learning_rate, momentum, nesterov, decay * weight_decay)
+        return W, v, None
+
+    return descend(model, model.params, X, y, orders, batch_size, update)[0]
+
+
+def descend(model, params, X, y, orders, batch_size, update):
+    """Mean training loss of every epoch, and the final parameters, starting from `params`.
+
+    update(t, decay, W, m, v, dW) gives the new W, m and v in step t = 1, 2, ...; decay is 1 for
+    weights and 0 for biases.
+    """
+    weights, biases = model.split(np.array(params, np.float64))
+    decays = [1] * len(weights) + [0] * len(biases)
+    parameters = [*weights, *biases]
+    moments = [(np.zeros_like(p), np.zeros_like(p)) for p in parameters]
+    losses, t = [], 0
     for order in orders:
         total = 0.0
         for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            weights, biases = parameters[:n_layers], parameters[n_layers:]
+            rows, t = order[start : start + batch_size], t + 1
+            weights, biases = parameters[: len(weights)], parameters[len(weights) :]
             value, dweights, dbiases = gradients(
                 weights, biases, X[rows], y[rows], model.activation, model.loss_name
             )
             total += value * len(rows)
             for i, d in enumerate([*dweights, *dbiases]):
-                decay = weight_decay if i < n_layers else 0
-                parameters[i], velocity[i] = sgd_update(
-                    parameters[i], velocity[i], d, learning_rate, momentum, nesterov, decay
-                )
+                parameters[i], *moments[i] = update(t, decays[i], parameters[i], *moments[i], d)
         losses.append(total / len(order))
-    return losses
+    layers = zip(parameters[: len(weights)], parameters[len(weights) :], strict=True)
+    return losses, np.concatenate([part.ravel() for layer in layers for part in layer])

@@ -1,0 +1,134 @@
+"""The NEON level: its bits are those of this machine's, found by emulation."""
+
+import itertools
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from levels import DTYPES, LEVELS, core_of, same_bits
+from test_vector_math import EXACT, arguments, computed
+
+from fastmlp import MLP
+from fastmlp import _core as core
+
+TESTS = Path(__file__).parent
+CSRC = TESTS.parent / "csrc"
+SIZES = [(30, 37, 5), (13, 70, 33, 17), (3, 1, 2), (100, 20), (65, 8, 130, 3), (7, 300)]
+COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory):
+    """A function that runs jobs at a level of 64-bit ARM: bytes in, bytes out."""
+    for tool in (COMPILER, EMULATOR):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    program = tmp_path_factory.mktemp("neon") / "main"
+    sources = [TESTS / "neon_main.c", *sorted(CSRC.glob("*.c"))]
+    sources = [str(source) for source in sources if not source.name.endswith(".inc.c")]
+    command = [COMPILER, "-O0", "-std=gnu11", "-ffp-contract=off", "-Wall", "-Werror", "-pthread"]
+    subprocess.run(
+        [*command, "-static", f"-I{CSRC}", *sources, "-o", str(program), "-lm"], check=True
+    )
+
+    def run(level, jobs):
+        done = subprocess.run(
+            [EMULATOR, str(program), level], input=jobs, capture_output=True, check=False,
+            timeout=100,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
+    return run
+
+
+arm_levels = pytest.mark.parametrize("level", ["neon", "portable"])
+
+
+@arm_levels
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_vector_math(level, dtype, emulated):
+    x, jobs = arguments(dtype)[::40].copy(), b""
+    codes = {"exp": 0, "log": 1, "tanh": 2, "logistic": 3}
+    for function in EXACT:
+        head = np.array([core.DTYPES[dtype], codes[function], len(x)])
+        jobs += b"m" + head.tobytes() + x.tobytes()
+    found = np.frombuffer(emulated(level, jobs), dtype).reshape(len(EXACT), len(x))
+    for function, actual in zip(EXACT, found, strict=True):
+        assert same_bits(actual, computed(LEVELS[0], function, x)), function
+
+
+class Fit:
+    """One training job: what the emulated program reads, and what it should write."""
+
+    def __init__(self, seed, activation, loss, dtype, optimizer):
+        self.model = MLP(
+            SIZES[seed % len(SIZES)], activation=activation, loss=loss, dtype=dtype, seed=seed
+        )
+        sizes, rng = self.model.sizes, np.random.default_rng(seed)
+        y = rng.integers(0, sizes[-1], 90)
+        if not self.model.classifies:
+            y = rng.normal(size=(90, sizes[-1]))
+        self.X, self.y = self.model.as_data(rng.normal(size=(90, sizes[0])), y)
+        self.order = rng.permutation(90)[: 80 - seed % 20].astype(np.intp)
+        self.batch_size = [32, 1, 13, 33][seed % 4]
+        self.optimizer, self.flags = optimizer, {"nesterov": seed % 3 == 0}
+        # powers of these are exact: no mathematical library has a say in them
+        self.rule = {
+            "learning_rate": 0.01, "weight_decay": [0, 0.1][seed % 2], "momentum": 0.9,
+            "beta1": 0.5, "beta2": 0.75, "epsilon": 1e-8,
+        }  # fmt: skip
+        self.flags["decoupled"] = seed % 5 < 2
+
+    def job(self):
+        model = self.model
+        head = [
+            len(model.sizes) - 1, core.ACTIVATIONS[model.activation], core.LOSSES[model.loss_name],
+            core.DTYPES[model.dtype], core.OPTIMIZERS[self.optimizer], *self.flags.values(), 90,
+            self.batch_size, len(self.order),
+        ]  # fmt: skip
+        parts = [
+            np.array([*head, *model.sizes], np.int64), np.array([*self.rule.values()], float),
+            model.params, self.X, self.y, self.order,
+        ]  # fmt: skip
+        return b"t" + b"".join(part.tobytes() for part in parts)
+
+    def result(self):
+        model, n = self.model, self.batch_size
+        first = self.order[:n]
+        network = core_of(LEVELS[0], model, n, self.optimizer)
+        outputs = network.infer(self.X[:n], model.params, core.OUTPUTS)
+        gradients, params = np.empty_like(model.params), model.params.copy()
+        network.gradients(gradients, self.X[first], self.y[first], params)
+        moments, losses = [np.zeros_like(params), np.zeros_like(params)], []
+        network.load(params, *moments)
+        for t in range(-(-len(self.order) // n)):
+            batch = self.order[t * n : (t + 1) * n]
+            losses.append(
+                network.epoch(self.X, self.y, batch, n, t=t, **self.rule, **self.flags)[0]
+            )
+        adam = self.optimizer == "adam"
+        network.store(params, *moments[: 1 + adam])
+        parts = [outputs, gradients, np.array(losses), params, *moments[: 1 + adam]]
+        return [part.tobytes() for part in parts]
+
+
+@arm_levels
+def test_steps(level, emulated):
+    fits = [
+        Fit(seed, *options)
+        for seed, options in enumerate(
+            itertools.product(core.ACTIVATIONS, core.LOSSES, DTYPES, core.OPTIMIZERS)
+        )
+    ]
+    found = emulated(level, b"".join(fit.job() for fit in fits))
+    names = ["outputs", "gradients", "losses", "params", "moment1", "moment2"]
+    for fit in fits:
+        for name, expected in zip(names, fit.result(), strict=False):
+            actual, found = found[: len(expected)], found[len(expected) :]
+            assert actual == expected, f"{name} of {fit.model}, {fit.optimizer}"
+        if fit.optimizer == "sgd":  # it leaves the second moment out
+            found = found[fit.model.params.nbytes :]
+    assert not found

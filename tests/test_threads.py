@@ -1,0 +1,259 @@
+"""Threads: fits side by side, forks, interrupts, and how many threads there may be."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastmlp
+from fastmlp import engines
+
+ACTIVATIONS = ["relu", "tanh", "logistic", "identity"]
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+
+
+def run(script, *arguments, timeout=100, **environment):
+    """Run a script in a process of its own; give what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), *arguments],
+        env={**os.environ, **environment}, capture_output=True, text=True, check=False,
+        timeout=timeout,
+    )  # fmt: skip
+    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def small_fit(seed):
+    """The parameters after a fit that is another for every seed, of one to three threads."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 40, rng.integers(2, 5)).tolist()
+    loss = ["softmax_cross_entropy", "squared_error"][seed % 2]
+    dtype = ["float32", "float64"][seed // 2 % 2]
+    model = fastmlp.MLP(
+        sizes, activation=ACTIVATIONS[seed // 4 % 4], loss=loss, dtype=dtype, seed=seed
+    )
+    X = rng.normal(size=(30, sizes[0]))
+    y = rng.integers(0, sizes[-1], 30) if model.classifies else rng.normal(size=(30, sizes[-1]))
+    trainer = [fastmlp.SGD, fastmlp.Adam][seed // 16 % 2](
+        model, learning_rate=0.001, batch_size=int(rng.integers(1, 31)), seed=seed, engine="fused",
+        n_threads=1 + seed % 3,
+    )  # fmt: skip
+    trainer.fit(X, y, epochs=2)
+    return model.params
+
+
+def test_a_thousand_fits_in_eight_threads(monkeypatch):
+    """The bits are those of one fit after another, while workers go from one fit to the next."""
+    expected = [small_fit(seed).tobytes() for seed in range(1000)]
+    monkeypatch.setenv("FASTMLP_OVERSUBSCRIBE", "1")
+    with ThreadPoolExecutor(8) as pool:
+        actual = [params.tobytes() for params in pool.map(small_fit, range(1000))]
+    different = [seed for seed in range(1000) if actual[seed] != expected[seed]]
+    assert not different
+
+
+FORKS = """
+    import os, random, signal, sys, threading, time
+    import numpy as np
+    import fastmlp
+
+    X = np.random.default_rng(0).random((200, 10), "f")
+    y = np.arange(200) % 3
+
+    def fit(epochs, stop=lambda history: False):
+        model = fastmlp.MLP([10, 20, 3])
+        trainer = fastmlp.SGD(model, batch_size=20, engine="fused", n_threads=2)
+        trainer.fit(X, y, epochs=epochs, callback=stop)
+        return model.params.tobytes()
+
+    expected, done = fit(2), threading.Event()
+    other = threading.Thread(target=fit, args=(10**9, lambda history: done.is_set()))
+    other.start()
+    failed = []
+    for i in range(200):
+        time.sleep(random.Random(i).random() * 2e-3)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # a child that hangs is killed
+            os._exit(0 if fit(2) == expected else 1)
+        status = os.waitpid(child, 0)[1]
+        if status:
+            failed.append((i, status))
+            if len(failed) == 2:
+                break
+    done.set()
+    other.join()
+    print(failed)
+"""
+
+
+@linux
+def test_forks_in_the_middle_of_another_fit():
+    """The child has no workers and fits with new ones, to the same bits."""
+    assert run(FORKS, FASTMLP_OVERSUBSCRIBE="1").strip() == "[]"
+
+
+FORK_IN_CALLBACK = """
+    import os, signal
+    import numpy as np
+    import fastmlp
+
+    children = []
+    def callback(history):
+        if history.epochs == 2:
+            children.append(os.fork())
+            signal.alarm(20)
+
+    X, y = np.random.default_rng(0).random((200, 10), "f"), np.arange(200) % 3
+    model = fastmlp.MLP([10, 20, 3])
+    trainer = fastmlp.SGD(model, batch_size=20, engine="fused", n_threads=3)
+    trainer.fit(X, y, epochs=4, callback=callback)
+    twin = fastmlp.MLP([10, 20, 3])
+    fastmlp.SGD(twin, batch_size=20, engine="fused", n_threads=1).fit(X, y, epochs=4)
+    same = model.params.tobytes() == twin.params.tobytes()
+    if children[0] == 0:
+        os._exit(0 if same else 1)
+    print(same, os.waitpid(children[0], 0)[1])
+"""
+
+
+@linux
+def test_a_fork_between_epochs_leaves_two_fits():
+    assert run(FORK_IN_CALLBACK, FASTMLP_OVERSUBSCRIBE="1").strip() == "True 0"
+
+
+INTERRUPTS = """
+    import os, signal, threading, time
+    import numpy as np
+    import fastmlp
+
+    X, y = np.random.default_rng(0).random((5000, 64), "f"), np.arange(5000) % 10
+    finite = []
+    for i in range(5):
+        model = fastmlp.MLP([64, 100, 10])
+        trainer = fastmlp.SGD(model, batch_size=32, engine="fused", n_threads=2)
+        started = threading.Event()
+        def interrupt():
+            started.wait()
+            time.sleep(0.03 * i)
+            os.kill(os.getpid(), signal.SIGINT)
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        try:
+            trainer.fit(X, y, epochs=10**9, callback=lambda history: started.set())
+        except KeyboardInterrupt:
+            before = model.params.copy()
+            trainer.fit(X, y, epochs=1)
+            finite.append(bool(np.isfinite(before).all() and np.any(model.params != before)))
+        thread.join()
+    print(finite)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_an_interrupted_fit_with_two_threads_can_go_on():
+    assert run(INTERRUPTS, FASTMLP_OVERSUBSCRIBE="1").strip() == str([True] * 5)
+
+
+@pytest.fixture
+def limits(monkeypatch, tmp_path):
+    """Pretend to be on a machine with so many CPUs and such a quota; no environment limits."""
+
+    def pretend(n_cpus=64, quota="max 100000"):
+        monkeypatch.setattr(engines, "_usable_cpus", lambda: n_cpus)
+        (tmp_path / "cpu.max").write_text(quota)
+        monkeypatch.setattr(engines, "Path", lambda path: tmp_path / Path(path).name)
+        engines._cgroup_quota.cache_clear()
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("FASTMLP_OVERSUBSCRIBE", raising=False)
+    yield pretend
+    engines._cgroup_quota.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "n_cpus, quota, omp, expected",
+    [
+        (64, "max 100000", None, 64),
+        (64, "350000 100000", None, 4),
+        (64, "50000 100000", None, 1),
+        (2, "350000 100000", None, 2),
+        (64, "max 100000", "3", 3),
+        (64, "max 100000", "5,2", 5),
+        (64, "max 100000", "nonsense", 64),
+        (64, "max 100000", "0", 1),
+        (64, "nonsense", None, 64),
+    ],
+)
+def test_threads_are_no_more_than_the_machine_gives(
+    n_cpus, quota, omp, expected, limits, monkeypatch
+):
+    limits(n_cpus, quota)
+    if omp is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", omp)
+    assert engines.usable_threads() == expected
+    assert engines.fused_threads(None) == expected
+    assert engines.fused_threads(1000) == expected
+    assert engines.fused_threads(1) == 1
+
+
+@linux
+def test_threads_are_no_more_than_the_affinity_mask_has(limits, monkeypatch):
+    monkeypatch.undo()
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert engines.fused_threads(8) == 1
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@linux
+@pytest.mark.parametrize("oversubscribe, expected", [("", 0), ("1", 3)])
+def test_the_threads_that_a_fit_really_has(oversubscribe, expected):
+    """Counted by the kernel: no worker where one CPU may be used, and all where it is lifted."""
+    script = """
+        import os
+        import numpy as np
+        import fastmlp
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        X, y = np.zeros((2000, 300), "f"), np.zeros(2000, int)
+        model = fastmlp.MLP([300, 300, 10])
+        count = lambda history=None: len(os.listdir("/proc/self/task"))
+        before, during = count(), []
+        fastmlp.SGD(model, batch_size=1000, engine="fused", n_threads=4).fit(
+            X, y, epochs=1, callback=lambda history: during.append(count()))
+        print(during[0] - before)
+    """
+    assert int(run(script, FASTMLP_OVERSUBSCRIBE=oversubscribe)) == expected
+
+
+def fastmlp_command(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "fastmlp", *arguments],
+        env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("level", ["sse9", "AVX2", "neon", "avx2"])
+def test_a_level_that_is_not_there_is_named_in_one_sentence(level):
+    if level in engines.LEVELS and engines.fused_engine(level) is not None:
+        pytest.skip(f"this CPU has {level}")
+    done = fastmlp_command("train", "--data", "digits", "--epochs", "1", FASTMLP_SIMD=level)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1 and f"FASTMLP_SIMD is '{level}'" in done.stderr
+    reason = "this CPU lacks" if level in engines.LEVELS else "expected one of avx512, avx2, neon"
+    assert reason in done.stderr
+
+
+def test_the_portable_level_learns_the_digits():
+    done = fastmlp_command("train", "--data", "digits", "--json", FASTMLP_SIMD="portable")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["engine"] == "fused" and result["test_accuracy"] >= 0.97
