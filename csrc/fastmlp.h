@@ -97,6 +97,10 @@ enum { FM_EXP, FM_LOG, FM_MATH_TANH, FM_MATH_LOGISTIC };
 void fm_vector_math(const fm_engine *engine, int dtype, int function, void *y, const void *x,
                     ptrdiff_t n);
 
+// GFLOP/s of fused multiply-adds on registers alone, for some seconds on this thread: the ceiling
+// of an instruction set and dtype, for bench/. -1 where fm_fused_engine(level) is NULL.
+double fm_probe(const char *level, int dtype, double seconds);
+
 // n_bytes of memory on a cache line, or NULL; and its end.
 void *fm_allocate(size_t n_bytes);
 void fm_release(void *memory);

@@ -23,7 +23,7 @@ from fastmlp._csrc cimport (
     FM_ADAM, FM_ENGINE_CAPSULE, FM_EXP, FM_FLOAT32, FM_FLOAT64, FM_IDENTITY, FM_LOG, FM_LOGISTIC,
     FM_MATH_LOGISTIC, FM_MATH_TANH, FM_RELU, FM_SGD, FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR,
     FM_TANH, fm_allocate, fm_engine, fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_fused_engine,
-    fm_release, fm_run, fm_team_close, fm_team_open, fm_vector_math,
+    fm_probe, fm_release, fm_run, fm_team_close, fm_team_open, fm_vector_math,
 )
 
 cdef extern from "<time.h>" nogil:
@@ -440,6 +440,23 @@ def vector_math(engine, function, out, x, dtype):
     cdef Pointer argument = Pointer(x, n * itemsize)
     fm_vector_math(<const fm_engine *>PyCapsule_GetPointer(engine, FM_ENGINE_CAPSULE),
                    DTYPES[dtype], which, result.view.buf, argument.view.buf, n)
+
+
+def fma_probe(str level, dtype, double seconds):
+    """GFLOP/s of fused multiply-adds at an instruction set, on registers alone and on this thread.
+
+    The ceiling of what a core can compute. It runs for so many seconds without the GIL: call it
+    in several threads at once for the ceiling of several cores.
+    """
+    cdef bytes name = level.encode()
+    cdef const char *c_name = name
+    cdef int c_dtype = DTYPES[dtype]
+    cdef double gflops
+    with nogil:
+        gflops = fm_probe(c_name, c_dtype, seconds)
+    if gflops < 0:
+        raise ValueError(f"level is {level!r}, which this build or this CPU does not have")
+    return gflops
 
 
 def first_nonfinite(const floating[::1] x):

@@ -58,6 +58,7 @@ cdef extern from "fastmlp.h" nogil:
     const fm_engine *fm_fused_engine(const char *level)
     void fm_vector_math(const fm_engine *engine, int dtype, int function, void *y, const void *x,
                         ptrdiff_t n)
+    double fm_probe(const char *level, int dtype, double seconds)
     void *fm_allocate(size_t n_bytes)
     void fm_release(void *memory)
     ptrdiff_t fm_first_nonfinite_float32(const float *x, ptrdiff_t n)

@@ -1,4 +1,4 @@
-"""The command line: fastmlp train | predict | info."""
+"""The command line: fastmlp train | predict | bench | info."""
 
 import argparse
 import csv
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 import fastmlp
 from fastmlp import data, engines, persist
 from fastmlp.errors import DivergedError, FileFormatError
+from fastmlp.inputs import as_int, as_real
 from fastmlp.model import MLP
 from fastmlp.preprocessing import SCALINGS, Preprocessing, encode_labels
 from fastmlp.trainer import SGD
@@ -84,6 +85,14 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("model", metavar="MODEL", help="a file that train has written")
     predict.add_argument("--data", required=True, metavar="FILE", help=DATA_HELP)
     predict.add_argument("--out", metavar="FILE", help="a .csv to write (standard output)")
+
+    bench = commands.add_parser(
+        "bench", help="measure our engines on this machine", allow_abbrev=False
+    )
+    bench.set_defaults(run=_bench)
+    bench.add_argument("--threads", type=int, metavar="N", help="most threads (all)")
+    bench.add_argument("--seconds", type=float, default=1.0, metavar="S", help="a figure (1.0)")
+    bench.add_argument("--json", action="store_true", help="print one JSON list")
 
     info = commands.add_parser(
         "info", help="say what this machine gets, or what a model is", allow_abbrev=False
@@ -204,6 +213,15 @@ def _predict(arguments: argparse.Namespace) -> None:
     with persist.write_atomically(arguments.out) as file:
         file.write(text.getvalue().encode())
     print(f"{len(P)} predictions in {arguments.out}")
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from fastmlp import benchmark
+
+    most = as_int(arguments.threads or engines.usable_threads(), "--threads", 1)
+    threads = sorted({min(2**i, most) for i in range(most.bit_length() + 1)})
+    rows = benchmark.run(threads=threads, seconds=as_real(arguments.seconds, "--seconds", 0.01))
+    print(json.dumps(rows) if arguments.json else benchmark.table(rows))
 
 
 def _info(arguments: argparse.Namespace) -> None:
