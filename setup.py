@@ -17,7 +17,7 @@ ABI3 = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 LEVELS = ("avx512", "avx2", "neon", "portable")
 CORE_SOURCES = [
-    *(f"csrc/{name}.c" for name in ("finite", "memory", "pool", "probe", "step")),
+    *(f"csrc/{name}.c" for name in ("finite", "memory", "pool", "probe", "shuffle", "step")),
     *(f"csrc/simd_{level}.c" for level in LEVELS),
 ]
 

@@ -30,7 +30,7 @@ def draw(machine: dict[str, Any], rows: list[dict[str, Any]], path: str) -> None
     shown = [name for name in COLOURS if any(row["contender"] == name for row in rows)]
     if not rows:
         raise SystemExit("none of the five main shapes was raced: nothing to draw")
-    size = (1.2 + 4.2 * len(threads), 1.4 + 0.155 * len(names) * (len(shown) + 1.5))
+    size = (1.4 + 4.2 * len(threads), 1.4 + 0.155 * len(names) * (len(shown) + 1.5))
     plt.rcParams |= {"font.size": 9} | dict.fromkeys(
         ("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), TEXT
     )
@@ -40,10 +40,20 @@ def draw(machine: dict[str, Any], rows: list[dict[str, Any]], path: str) -> None
     for axes, n in zip(panels[0], threads, strict=True):
         panel(axes, [row for row in rows if row["threads"] == n], names, shown)
         axes.set_title(f"{n} core{'s' * (n > 1)}", color=TEXT, fontsize=10)
-    figure.suptitle("Speed of training, as a share of what the CPU can do at most", fontsize=11)
+        axes.set_xlabel("% of the peak", fontsize=8)
+    figure.suptitle(
+        "How much of the CPU's peak speed training reaches (longer is faster)\n", fontsize=11
+    )
+    figure.text(
+        0.5,
+        1 - 0.33 / size[1],
+        f"five networks by the widths of their layers · {machine['cpu']}, float32, SGD",
+        ha="center",
+        va="top",
+        fontsize=8,
+    )
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-    figure.supxlabel(f"% of the fused-multiply-add peak · {machine['cpu']}", fontsize=8, color=TEXT)
     figure.savefig(path, dpi=130, transparent=True)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from shapes import Shape
 
 import fastmlp
+from fastmlp._core import shuffled
 
 MOMENTUM, BETA1, BETA2, EPSILON = 0.9, 0.9, 0.999, 1e-8
 Train = Callable[[int], float]
@@ -33,7 +34,8 @@ def orders(shape: Shape) -> Callable[[], np.ndarray]:
     """A function that makes the order of the rows in the next epoch, the same for everybody."""
     if not shape.shuffle:
         return partial(np.arange, shape.rows)
-    return partial(np.random.default_rng(0).permutation, shape.rows)
+    rng = np.random.default_rng(0)
+    return lambda: shuffled(shape.rows, int(rng.integers(2**64, dtype=np.uint64)))
 
 
 def initial(shape: Shape) -> fastmlp.MLP:

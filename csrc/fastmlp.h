@@ -101,6 +101,9 @@ void fm_vector_math(const fm_engine *engine, int dtype, int function, void *y, c
 // of an instruction set and dtype, for bench/. -1 where fm_fused_engine(level) is NULL.
 double fm_probe(const char *level, int dtype, double seconds);
 
+// order (n,) = the numbers 0..n-1 in an order that the seed decides.
+void fm_shuffle(ptrdiff_t *order, ptrdiff_t n, uint64_t seed);
+
 // n_bytes of memory on a cache line, or NULL; and its end.
 void *fm_allocate(size_t n_bytes);
 void fm_release(void *memory);

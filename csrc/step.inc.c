@@ -239,6 +239,15 @@ static void R(loss_rows)(const fm_run *run, real *Z, ptrdiff_t first, ptrdiff_t 
         R(squared_error)(Z, losses, run->y, rows, first, B, O, stride, scale);
 }
 
+// Where in the panel after this one, of K rows, block i of n may ask for lines: the last blocks share
+// it out, a line of it in every k. The others ask for what they have.
+INLINE const real *R(panel_ahead)(const real *panel, ptrdiff_t K, int NV, ptrdiff_t i, ptrdiff_t n)
+{
+    const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real);
+    const ptrdiff_t lines = NV * FM_LANES / line, from_end = n - 1 - i;
+    return from_end < lines ? panel + K * NV * FM_LANES + (lines - 1 - from_end) * K * line : panel;
+}
+
 // Rows [first, last) of the batch forward, their loss, and back.
 static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
 {
@@ -262,7 +271,8 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
             for (ptrdiff_t i = 0; i < blocks.n; i++) {
                 const ptrdiff_t b = R(block_start)(blocks, i) * FM_BLOCK;
                 R(row_tile)((int)R(block_rows)(blocks, i), NV, C + R(column)(stride, p * WIDTH) + b,
-                            A + b, panel + NV * FM_LANES, panel, panel, stride, layer->I,
+                            A + b, panel + NV * FM_LANES, panel, panel,
+                            R(panel_ahead)(panel, layer->I, NV, i, blocks.n), stride, layer->I,
                             hidden && relu ? FM_STORE_RELU : FM_STORE);
             }
         }
@@ -285,7 +295,8 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
                 const ptrdiff_t b = R(block_start)(blocks, i) * FM_BLOCK;
                 const ptrdiff_t at = R(column)(stride, p * WIDTH) + b;
                 R(row_tile)((int)R(block_rows)(blocks, i), NV, dA + at, dZ + b, panel,
-                            R(zeros)(run), A + at, stride, layer->O,
+                            R(zeros)(run), A + at,
+                            R(panel_ahead)(panel, layer->O, NV, i, blocks.n), stride, layer->O,
                             relu ? FM_STORE_MASKED : FM_STORE);
             }
         }

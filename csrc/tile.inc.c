@@ -7,10 +7,11 @@
 // C (M, NV vectors) = init + A (M, K) P (K, NV vectors), then relu, or the mask of dA by A > 0.
 // A comes in blocks of columns, `stride` apart, with lda between its rows; C and the mask are in one
 // block; ldp lies between the rows of P; init is one row; the mask is read only where there is one.
+// From `ahead` on, a cache line is asked for in every k.
 INLINE void R(row_tile_of)(real *restrict C, const real *restrict A, const real *restrict P,
-                           const real *restrict init, const real *restrict mask, ptrdiff_t lda,
-                           ptrdiff_t stride, ptrdiff_t ldp, ptrdiff_t K, int epilogue, const int M,
-                           const int NV)
+                           const real *restrict init, const real *restrict mask, const real *ahead,
+                           ptrdiff_t lda, ptrdiff_t stride, ptrdiff_t ldp, ptrdiff_t K,
+                           int epilogue, const int M, const int NV)
 {
     V acc[FM_ROWS][2];
     FM_UNROLL
@@ -24,7 +25,8 @@ INLINE void R(row_tile_of)(real *restrict C, const real *restrict A, const real 
         for (int r = 0; r < M; r += 4)
             four[r / 4] = A + r * lda;
         const ptrdiff_t n = left < FM_BLOCK ? left : FM_BLOCK;
-        for (ptrdiff_t k = 0; k < n; k++, P += ldp) {
+        for (ptrdiff_t k = 0; k < n; k++, P += ldp, ahead += FM_ALIGN / sizeof(real)) {
+            FM_PREFETCH(ahead);
             V p[2];
             FM_UNROLL
             for (int j = 0; j < NV; j++)
@@ -144,13 +146,14 @@ INLINE void R(column_tile_of)(real *restrict W, real *restrict v, const real *re
 #endif
 
 static void R(row_tile)(int M, int NV, real *C, const real *A, const real *P, const real *init,
-                        const real *mask, ptrdiff_t stride, ptrdiff_t K, int epilogue)
+                        const real *mask, const real *ahead, ptrdiff_t stride, ptrdiff_t K,
+                        int epilogue)
 {
     switch (2 * M + NV - 1) {
 #define CASE(m, nv)                                                                          \
     case 2 * m + nv - 1:                                                                     \
-        R(row_tile_of)(C, A, P, init, mask, FM_BLOCK, stride, nv * FM_LANES, K, epilogue, m, \
-                       nv);                                                                  \
+        R(row_tile_of)(C, A, P, init, mask, ahead, FM_BLOCK, stride, nv * FM_LANES, K,       \
+                       epilogue, m, nv);                                                     \
         break;
         FOR_EACH_M(CASE, 1)
         FOR_EACH_M(CASE, 2)
@@ -166,7 +169,7 @@ static void R(row_tile_strided)(int M, int NV, real *C, const real *A, const rea
     switch (2 * M + NV - 1) {
 #define CASE(m, nv)                                                                          \
     case 2 * m + nv - 1:                                                                     \
-        R(row_tile_of)(C, A, P, init, P, lda, stride, ldp, K, epilogue, m, nv);              \
+        R(row_tile_of)(C, A, P, init, P, P, lda, stride, ldp, K, epilogue, m, nv);           \
         break;
         FOR_EACH_M(CASE, 1)
         FOR_EACH_M(CASE, 2)

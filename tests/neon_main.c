@@ -43,7 +43,7 @@ static void math(const fm_engine *engine)
 // n_layers, activation, loss, dtype, optimizer, nesterov, decoupled, n rows, batch size, length of
 // the order | sizes | learning rate, weight decay, momentum, beta1, beta2, epsilon | params | X | y
 // | order -> outputs of the first batch's rows, gradients of the first batch in order, losses of
-// the steps, params, moment1, moment2
+// the steps, params, moment1 and, of Adam, moment2
 static void train(const fm_engine *engine)
 {
     int64_t *head = take(10 * sizeof *head), L = head[0];
@@ -70,15 +70,13 @@ static void train(const fm_engine *engine)
     run.workspace = fm_allocate(workspace);
     run.state = fm_allocate(state);
     run.gradients = fm_allocate(params_bytes);
-    run.moment1 = fm_allocate(params_bytes);
-    run.moment2 = fm_allocate(params_bytes);
     void *outputs = fm_allocate((size_t)head[8] * out * size);
-    if (!run.workspace || !run.state || !run.gradients || !run.moment1 || !run.moment2 || !outputs)
+    void *moments = fm_allocate(2 * params_bytes);
+    if (!run.workspace || !run.state || !run.gradients || !outputs || !moments)
         stop("no memory");
     memset(run.workspace, 0xff, workspace); // NaN
     memset(run.state, 0xff, state);
-    memset(run.moment1, 0, params_bytes);
-    memset(run.moment2, 0, params_bytes);
+    memset(moments, 0, 2 * params_bytes);
     engine->prepare(&run);
 
     engine->forward(&run, outputs, run.X, head[8]);
@@ -88,6 +86,8 @@ static void train(const fm_engine *engine)
     engine->gradients(&run);
     give(run.gradients, params_bytes);
 
+    run.moment1 = moments;
+    run.moment2 = run.rule.kind == FM_ADAM ? (char *)moments + params_bytes : NULL;
     engine->load(&run);
     ptrdiff_t start = 0;
     for (int t = 1; start < head[9]; t++, start += run.B) {
@@ -102,7 +102,8 @@ static void train(const fm_engine *engine)
     engine->store(&run);
     give(run.params, params_bytes);
     give(run.moment1, params_bytes);
-    give(run.moment2, params_bytes);
+    if (run.moment2)
+        give(run.moment2, params_bytes);
 }
 
 int main(int argc, char **argv)

@@ -138,6 +138,24 @@ def complex_step(function, x, step=1e-30):
     return derivative
 
 
+def shuffled(n, seed):
+    """0..n-1 shuffled by SplitMix64, index by index from the last, as fastmlp's trainers do."""
+    order, mask = list(range(n)), 2**64 - 1
+    for i in range(n - 1, 0, -1):
+        seed = (seed + 0x9E3779B97F4A7C15) & mask
+        z = ((seed ^ (seed >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        j = ((z ^ (z >> 31)) >> 32) * (i + 1) >> 32
+        order[i], order[j] = order[j], order[i]
+    return np.array(order)
+
+
+def orders(n, epochs, seed):
+    """The orders of the rows that a trainer with this seed takes, epoch by epoch."""
+    rng = np.random.default_rng(seed)
+    return [shuffled(n, int(rng.integers(2**64, dtype=np.uint64))) for _ in range(epochs)]
+
+
 def train(model, X, y, orders, batch_size, learning_rate, momentum, nesterov, weight_decay):
     """Mean training loss of every epoch of SGD, with the rows of each in the given order.
 

@@ -140,17 +140,18 @@ def test_losses_of_every_number_of_rows(level, dtype, O):
 @levels
 @dtypes
 def test_softmax_of_huge_logits(level, dtype):
-    for O in (3, 20):
-        Z = np.full((2, O), -1e30, dtype)
-        Z[0, 0] = 1e30
-        gradients = unset(dtype, 3 * O)
-        network = core(level, (2, O), dtype, 2, "softmax_cross_entropy")
-        loss = network.gradients(
-            gradients, np.eye(2, dtype=dtype), np.array([0, 1]), flat(Z, np.zeros(O, dtype))
-        )
-        assert loss == pytest.approx(np.log(O) / 2, rel=8 * roundoff(dtype))
-        expected = [np.zeros(O), (1 / O - np.eye(O)[1]) / 2]
-        actual = gradients[: 2 * O].reshape(2, O)
+    """The largest is found in every column; where all are equal, so are the probabilities."""
+    for O in (3, 16, 20, 37):
+        Z = np.full((O + 1, O), -1e30, dtype)
+        Z[range(O), range(O)] = 1e30
+        y, params = np.arange(O + 1) % O, flat(Z, np.zeros(O, dtype))
+        gradients = unset(dtype, len(params))
+        network = core(level, (O + 1, O), dtype, O + 1, "softmax_cross_entropy")
+        loss = network.gradients(gradients, np.eye(O + 1, dtype=dtype), y, params)
+        assert loss == pytest.approx(np.log(O) / (O + 1), rel=8 * roundoff(dtype))
+        expected = np.zeros((O + 1, O))
+        expected[O] = (1 / O - np.eye(O)[0]) / (O + 1)
+        actual = gradients[:-O].reshape(O + 1, O)
         np.testing.assert_allclose(actual, expected, rtol=0, atol=8 * roundoff(dtype))
 
 
@@ -179,6 +180,51 @@ def test_what_is_not_finite_is_not_lost(level, dtype, O, loss, bad):
         network.store(params, moment)
         np.testing.assert_array_equal(params, before)
         assert not moment.any()
+
+
+@levels
+@dtypes
+@pytest.mark.parametrize("layer", [0, 1])
+def test_nan_passes_through_relu(level, dtype, layer):
+    """In every column of the hidden layer, forward and, as its mask, back."""
+    for H, column in itertools.product((1, 20, 40), (0, -1)):
+        model = random_model((3, H, 5, 2), "relu", dtype)
+        model.biases[layer][column] = np.nan
+        network, gradients = core_of(level, model, 7), np.full_like(model.params, 7)
+        X, T = np.ones((7, 3), dtype), np.ones((7, 2), dtype)
+        assert np.isnan(network.gradients(gradients, X, T, model.params))
+        assert np.isnan(network.infer(X, model.params, OUTPUTS)).all()
+        assert np.isnan(network.infer(X[:1], model.params, OUTPUTS)).all()
+
+
+@levels
+@dtypes
+def test_a_last_step_that_overflows_is_not_done(level, dtype):
+    """The loss before it is finite, and so are all layers but the last."""
+    network = core(level, (1, 1, 1), dtype, 1)
+    params = np.array([1, 0, 0, 0], dtype)
+    moment, one = np.zeros_like(params), np.ones((1, 1), dtype)
+    network.load(params, moment)
+    rate = float(np.finfo(dtype).max)
+    assert network.epoch(one, -9 * one, np.zeros(1, int), 1, learning_rate=rate)[1] == 0
+    network.store(params, moment)
+    np.testing.assert_array_equal(params, [1, 0, 0, 0])
+    assert not moment.any()
+
+
+@dtypes
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
+@pytest.mark.parametrize("sizes", [(9, 1000), (9, 17), (30, 40, 33), (5, 16)], ids=str)
+def test_every_level_has_the_same_loss_and_gradients(dtype, loss, sizes):
+    model, rng = random_model(sizes, "tanh", dtype, loss), np.random.default_rng(0)
+    X, T = normal(rng, dtype, 37, sizes[0]), normal(rng, dtype, 37, sizes[-1])
+    y = rng.integers(0, sizes[-1], 37) if model.classifies else T
+    found = set()
+    for level in LEVELS:
+        gradients = np.full_like(model.params, np.nan)
+        value = core_of(level, model, 37).gradients(gradients, X, y, model.params)
+        found.add((value, gradients.tobytes()))
+    assert len(found) == 1
 
 
 NETS = [  # wide ones have more outputs than one row takes at once

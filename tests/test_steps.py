@@ -202,8 +202,7 @@ def test_fits_are_those_of_the_reference(engine, trainer, rate, update, rule, mo
     monkeypatch.setattr(engines, "simd_level", lambda: engine)
     for seed in range(4):
         model, X, y, _, _ = step_problem("float64", seed)
-        rng = np.random.default_rng(3)
-        orders = [rng.permutation(len(X)) for _ in range(3)]
+        orders = reference.orders(len(X), epochs=3, seed=3)
         losses, params, tolerance = rounding_and_growth(
             model,
             lambda start, m=model, data=(X, y), o=orders: reference.descend(

@@ -13,7 +13,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.math cimport exp, isfinite, pow, sqrt
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
@@ -23,7 +23,7 @@ from fastmlp._csrc cimport (
     FM_ADAM, FM_ENGINE_CAPSULE, FM_EXP, FM_FLOAT32, FM_FLOAT64, FM_IDENTITY, FM_LOG, FM_LOGISTIC,
     FM_MATH_LOGISTIC, FM_MATH_TANH, FM_RELU, FM_SGD, FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR,
     FM_TANH, fm_allocate, fm_engine, fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_fused_engine,
-    fm_probe, fm_release, fm_run, fm_team_close, fm_team_open, fm_vector_math,
+    fm_probe, fm_release, fm_run, fm_shuffle, fm_team_close, fm_team_open, fm_vector_math,
 )
 
 cdef extern from "<time.h>" nogil:
@@ -457,6 +457,15 @@ def fma_probe(str level, dtype, double seconds):
     if gflops < 0:
         raise ValueError(f"level is {level!r}, which this build or this CPU does not have")
     return gflops
+
+
+def shuffled(ptrdiff_t n, uint64_t seed):
+    """The row numbers 0..n-1 in a random order, as an array of intp."""
+    order = empty(n, "intp")
+    cdef Pointer numbers = Pointer(order, n * sizeof(ptrdiff_t), True)
+    with nogil:
+        fm_shuffle(<ptrdiff_t *>numbers.view.buf, n, seed)
+    return order
 
 
 def first_nonfinite(const floating[::1] x):

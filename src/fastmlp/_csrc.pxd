@@ -1,6 +1,7 @@
 """csrc/fastmlp.h and csrc/pool.h, declared once for every Cython module."""
 
 from libc.stddef cimport ptrdiff_t
+from libc.stdint cimport uint64_t
 
 cdef extern from "fastmlp.h" nogil:
     enum: FM_FLOAT32, FM_FLOAT64
@@ -59,6 +60,7 @@ cdef extern from "fastmlp.h" nogil:
     void fm_vector_math(const fm_engine *engine, int dtype, int function, void *y, const void *x,
                         ptrdiff_t n)
     double fm_probe(const char *level, int dtype, double seconds)
+    void fm_shuffle(ptrdiff_t *order, ptrdiff_t n, uint64_t seed)
     void *fm_allocate(size_t n_bytes)
     void fm_release(void *memory)
     ptrdiff_t fm_first_nonfinite_float32(const float *x, ptrdiff_t n)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastmlp import engines
+from fastmlp._core import shuffled
 from fastmlp.errors import DivergedError
 from fastmlp.inputs import as_int, as_real
 from fastmlp.model import MLP
@@ -151,13 +152,13 @@ class Trainer:
         with self.threads() as n_threads, _bar(epochs, progress) as bar:
             try:
                 for _ in range(epochs):
-                    order = self._rng.permutation(n) if self.shuffle else np.arange(n)
+                    order = self._order(n)
                     rate = self._rate()
                     start = time.perf_counter()
                     total, steps, completed = core.epoch(
                         features,
                         targets,
-                        order.astype(np.intp, copy=False),
+                        order,
                         min(self.batch_size, n),
                         learning_rate=rate,
                         weight_decay=self.weight_decay,
@@ -205,6 +206,12 @@ class Trainer:
     def _rule(self) -> dict[str, Any]:
         """Return the options of `Core.epoch` that belong to this optimizer."""
         raise NotImplementedError
+
+    def _order(self, n: int) -> NDArray[np.intp]:
+        """Return the order of the rows in the next epoch."""
+        if not self.shuffle:
+            return np.arange(n, dtype=np.intp)
+        return shuffled(n, int(self._rng.integers(2**64, dtype=np.uint64)))
 
     def _rate(self) -> float:
         if not callable(self.learning_rate):
