@@ -94,6 +94,29 @@ def test_every_order_of_the_rows_is_equally_likely():
         np.testing.assert_array_equal(shuffled(n, 7), reference.shuffled(n, 7))
 
 
+def test_a_fit_within_a_fit_is_refused():
+    model, X, y = problem()
+    trainer = SGD(model)
+    with pytest.raises(RuntimeError, match="in the middle of a fit"):
+        trainer.fit(X, y, callback=lambda history: trainer.fit(X, y))
+    assert trainer.history.epochs == 1
+    trainer.fit(X, y, epochs=1)
+
+
+def test_a_copied_trainer_goes_on_where_the_first_stopped():
+    import copy
+    import pickle
+
+    model, X, y = problem()
+    trainer = SGD(model)
+    trainer.fit(X, y, epochs=2)
+    twins = [pickle.loads(pickle.dumps(trainer)), copy.deepcopy(trainer)]
+    trainer.fit(X, y, epochs=2)
+    for twin in twins:
+        twin.fit(X, y, epochs=2)
+        np.testing.assert_array_equal(twin.model.params, model.params)
+
+
 def test_without_shuffling_rows_come_in_order():
     model, X, y = problem(dtype="float64")
     expected = reference.train(model, X, y, [np.arange(len(X))] * 2, 10, 0.1, 0.9, False, 0)

@@ -92,6 +92,15 @@ def test_accuracy(function, dtype):
     )
 
 
+@dtypes
+def test_tanh_is_1_where_it_rounds_to_that(dtype):
+    x = np.abs(arguments(dtype))
+    x = x[x >= {"float32": 10, "float64": 20}[dtype]]
+    assert len(x) > 1000
+    assert np.all(computed(LEVELS[0], "tanh", x) == 1)
+    assert np.all(computed(LEVELS[0], "tanh", -x) == -1)
+
+
 @functions
 @dtypes
 @pytest.mark.parametrize("level", LEVELS[1:])

@@ -1,6 +1,7 @@
 """SGD and Adam: epochs, batches, schedules, stopping and history."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastmlp import engines
-from fastmlp._core import shuffled
+from fastmlp._core import Core, shuffled
 from fastmlp.errors import DivergedError
 from fastmlp.inputs import as_int, as_real
 from fastmlp.model import MLP
@@ -93,6 +94,8 @@ class Trainer:
         self._moments = [np.zeros_like(model.params) for _ in range(self._n_moments)]
         self._epoch = 0
         self._step = 0
+        self._core: tuple[int, Core] | None = None
+        self._fitting = threading.Lock()
 
     def fit(
         self,
@@ -132,6 +135,8 @@ class Trainer:
             parameters: those before that step.
         KeyboardInterrupt
             After Ctrl-C; the model is at a completed step.
+        RuntimeError
+            A fit of this trainer is going on, in another thread or around the callback.
         """
         epochs = as_int(epochs, "epochs", 0)
         features, targets = self.model.as_data(X, y)
@@ -142,10 +147,24 @@ class Trainer:
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is {callback!r}, expected a callable or None")
 
+        if not self._fitting.acquire(blocking=False):
+            raise RuntimeError("this trainer is in the middle of a fit, which has to end first")
+        try:
+            return self._fit(features, targets, epochs, validation_data, progress, callback)
+        finally:
+            self._fitting.release()
+
+    def _fit(
+        self,
+        features: Array,
+        targets: Array,
+        epochs: int,
+        validation_data: tuple[Array, Array] | None,
+        progress: bool,
+        callback: Callback | None,
+    ) -> History:
         n = len(features)
-        core = self.model.core(
-            max_rows=min(self.batch_size, n), engine=self.engine, optimizer=self._optimizer
-        )
+        core = self._core_for(min(self.batch_size, n))
         held = (self.model.params, *self._moments)
         history = self.history = History()
         core.load(*held)
@@ -207,6 +226,21 @@ class Trainer:
         """Return the options of `Core.epoch` that belong to this optimizer."""
         raise NotImplementedError
 
+    def _core_for(self, max_rows: int) -> Core:
+        """Return the core of the fit before, if its memory is right for this one, or a new one."""
+        if self._core is None or self._core[0] != max_rows:
+            self._core = None  # give its memory back first
+            core = self.model.core(max_rows=max_rows, engine=self.engine, optimizer=self._optimizer)
+            self._core = (max_rows, core)
+        return self._core[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in _NOT_COPIED}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._core, self._fitting = None, threading.Lock()
+
     def _order(self, n: int) -> NDArray[np.intp]:
         """Return the order of the rows in the next epoch."""
         if not self.shuffle:
@@ -218,6 +252,9 @@ class Trainer:
             return self.learning_rate
         return as_real(self.learning_rate(self._epoch), f"learning_rate({self._epoch})", 0)
 
+
+# What a copy of a trainer makes anew.
+_NOT_COPIED = ("_core", "_fitting")
 
 _ADVICE = (
     "the model keeps its last finite parameters; try a smaller learning_rate, "
