@@ -7,7 +7,7 @@ import numpy as np
 from fastmlp.benchmark import SHAPES as MAIN
 from fastmlp.benchmark import training_flops
 
-FLOPS_PER_TURN, STEPS_PER_TURN, CALLS_PER_TURN = 2e10, 10_000, 2_000
+FLOPS_PER_TURN, STEPS_PER_TURN, CALLS_PER_TURN = 6e10, 20_000, 2_000
 
 
 @dataclass(frozen=True)
