@@ -50,6 +50,7 @@ typedef struct ticker {
 
 struct fm_team {
     int size;
+    int process;                  // in which it was opened
     ticker jobs;                  // one more for every job, and for the end
     ticker meetings;              // one more whenever all threads of a job have met
     atomic_int arrived;
@@ -68,6 +69,7 @@ static pthread_mutex_t pool_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t pool_once = PTHREAD_ONCE_INIT;
 static worker *idle;
 static int n_workers;
+static int process; // one more after every fork, in the child
 
 static void ticker_init(ticker *t)
 {
@@ -111,7 +113,7 @@ static void wait_beyond(ticker *t, int seen)
 
 void fm_team_barrier(fm_team *team)
 {
-    if (!team)
+    if (fm_team_size(team) == 1)
         return;
     int seen = atomic_load(&team->meetings.value);
     if (atomic_fetch_add(&team->arrived, 1) == team->size - 1) {
@@ -152,6 +154,7 @@ static void after_fork_child(void)
     // The child has none of the workers: forget them, and let new ones be made when needed.
     idle = NULL;
     n_workers = 0;
+    process++;
     pthread_mutex_init(&pool_lock, NULL);
 }
 static void register_fork(void)
@@ -195,6 +198,7 @@ fm_team *fm_team_open(int n_threads, int max_workers)
     if (!team)
         return NULL;
     team->size = 1;
+    team->process = process;
     atomic_init(&team->arrived, 0);
     ticker_init(&team->jobs);
     ticker_init(&team->meetings);
@@ -218,7 +222,9 @@ int fm_team_size(const fm_team *team) { return team ? team->size : 1; }
 
 void fm_team_run(fm_team *team, void (*work)(void *, int), void *argument)
 {
-    if (team) {
+    if (team && team->process != process)
+        team->size = 1; // forked in the middle of a run: the workers stayed behind
+    if (fm_team_size(team) > 1) {
         team->work = work;
         team->argument = argument;
         tick(&team->jobs);
@@ -231,6 +237,10 @@ void fm_team_close(fm_team *team)
 {
     if (!team)
         return;
+    if (team->process != process) { // nobody is left, and the locks may be as a worker held them
+        free(team);
+        return;
+    }
     team->work = NULL;
     tick(&team->jobs);
     // The workers have no further use for the team once they have counted themselves idle.

@@ -10,8 +10,9 @@ INLINE void R(adam)(real *W, real *m, real *v, V g, const fm_rule *rule, real de
         w = vsub(w, vmul(vset1((real)rule->learning_rate * decay), w));
     else
         g = vfma(vset1(decay), w, g);
-    V mean = vfma(vset1(beta1), vload(m), vmul(vset1(1 - beta1), g));
-    V square = vfma(vset1(beta2), vload(v), vmul(vset1(1 - beta2), vmul(g, g)));
+    // 1 - beta before it is rounded: in float32 there may be nothing left of it after
+    V mean = vfma(vset1(beta1), vload(m), vmul(vset1((real)(1 - rule->beta1)), g));
+    V square = vfma(vset1(beta2), vload(v), vmul(vset1((real)(1 - rule->beta2)), vmul(g, g)));
     V step = vdiv(mean, vadd(vsqrt(square), vset1((real)rule->epsilon)));
     w = vsub(w, vmul(vset1((real)rule->corrected_rate), step));
     vstore(m, mean);
@@ -180,7 +181,7 @@ static void R(weights_part)(fm_run *run, int part, int n_parts)
     const ptrdiff_t from = total * part / n_parts, to = total * (part + 1) / n_parts;
 
     const ptrdiff_t B = R(min)(run->n_ahead, run->B), row = B * part / n_parts;
-    R(ahead) ahead = {.rows = run->rows + run->B + row, .n = B * (part + 1) / n_parts - row};
+    R(ahead) ahead = {.rows = run->rows ? run->rows + run->B + row : NULL, .n = B * (part + 1) / n_parts - row};
     ptrdiff_t cost = 0;
     for (const fm_layer *layer = layers; layer < layers + run->net.n_layers; layer++) {
         // Where the stretch begins and ends, in units of this layer.

@@ -141,6 +141,31 @@ def test_sgd_update(dtype, nesterov, momentum, weight_decay):
     assert_within(v, expected_v, 8 * roundoff(dtype) * magnitude)
 
 
+@dtypes
+@pytest.mark.parametrize("decoupled", [False, True])
+@pytest.mark.parametrize("beta_2", [0.999, 0.99999999])
+def test_adam_update(dtype, decoupled, beta_2):
+    W, m, v, dW = (scale * normal(dtype, 7, 13) for scale in (1, 0.1, 0.1, 3))
+    v = np.abs(v)
+    wide = [array.astype(float) for array in (W, m, v, dW)]
+    g = wide[3] + (0 if decoupled else 0.01 * wide[0])
+    expected_m = 0.9 * wide[1] + (1 - 0.9) * g
+    expected_v = beta_2 * wide[2] + (1 - beta_2) * g**2
+    rate = 0.1 * np.sqrt(1 - beta_2**3) / (1 - 0.9**3)
+    change = rate * expected_m / (np.sqrt(expected_v) + 1e-8)
+    expected_W = wide[0] * (1 - (0.1 * 0.01 if decoupled else 0)) - change
+    kernels.adam_update(
+        W, m, v, dW, t=3, learning_rate=0.1, beta_2=beta_2, weight_decay=0.01, decoupled=decoupled
+    )
+    u = roundoff(dtype)
+    size_m = 0.9 * np.abs(wide[1]) + 0.1 * np.abs(g)
+    # at most eight roundings of terms that are no larger; those of m show in W over sqrt(v)
+    assert_within(m, expected_m, 8 * u * size_m)
+    assert_within(v, expected_v, 8 * u * expected_v)
+    bound = 8 * u * (np.abs(wide[0]) + np.abs(change))
+    assert_within(W, expected_W, bound + 8 * u * rate * size_m / np.sqrt(expected_v) * 2)
+
+
 def test_any_layout_is_taken_and_left_alone():
     X, W = normal("float64", 6, 8)[::2, ::-2], np.asfortranarray(normal("float64", 4, 3))
     before = X.copy()

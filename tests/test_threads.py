@@ -289,3 +289,33 @@ def test_the_portable_level_learns_the_digits():
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["engine"] == "fused" and result["test_accuracy"] >= 0.97
+
+
+SIGNAL_FORK = """
+    import os, signal, sys
+    import numpy as np
+    import fastmlp
+    X, y = np.random.default_rng(0).random((20_000, 64), "f"), np.zeros(20_000, int)
+    children = []
+    def fork(*_):
+        signal.alarm(30)  # a child that hangs is killed, and its status says so
+        child = os.fork()
+        if child:
+            children.append(child)
+    signal.signal(signal.SIGUSR1, fork)
+    trainer = fastmlp.SGD(fastmlp.MLP([64, 64, 10]), batch_size=64, n_threads=2)
+    trainer.fit(X, y, epochs=1)
+    import threading, time
+    threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+    parent, stop = os.getpid(), time.monotonic() + 0.3
+    trainer.fit(X, y, epochs=10_000, callback=lambda history: time.monotonic() > stop)
+    if os.getpid() != parent:
+        os._exit(0)
+    print(*(os.waitpid(child, 0)[1] for child in children))
+"""
+
+
+@linux
+def test_a_fork_in_a_signal_handler_between_two_steps():
+    """The handler runs while the epoch has workers; the child goes on with the epoch without."""
+    assert run(SIGNAL_FORK, FASTMLP_OVERSUBSCRIBE="1").split() == ["0"]

@@ -214,14 +214,16 @@ cdef void _adam_update(floating *W, floating *m, floating *v, const floating *dW
     # v = beta2 v + (1 - beta2) g^2
     # W = W - corrected_rate m / (sqrt(v) + epsilon)
     cdef floating rate = <floating>corrected_rate, b1 = <floating>beta1, b2 = <floating>beta2
+    # 1 - beta before it is rounded: in float32 there may be nothing left of it after
+    cdef floating c1 = <floating>(1 - beta1), c2 = <floating>(1 - beta2)
     cdef floating eps = <floating>epsilon, g
     cdef floating coupled = 0 if decoupled else <floating>weight_decay
     cdef floating shrink = <floating>(learning_rate * weight_decay) if decoupled else 0
     cdef ptrdiff_t i
     for i in range(n):
         g = dW[i] + coupled * W[i]
-        m[i] = b1 * m[i] + (1 - b1) * g
-        v[i] = b2 * v[i] + (1 - b2) * g * g
+        m[i] = b1 * m[i] + c1 * g
+        v[i] = b2 * v[i] + c2 * g * g
         W[i] = W[i] - shrink * W[i] - rate * m[i] / (_sqrt(v[i]) + eps)
 
 
