@@ -316,11 +316,11 @@ cdef class Core:
         cdef Pointer second = None if moment2 is None else self._params(moment2, store)
         cdef Pointer parameters = self._params(params, store)
         self._check_trains()
-        if second is not None and self.run.rule.kind != FM_ADAM:
-            raise ValueError("this core's optimizer has no second moment")
         self.run.params = parameters.view.buf
         self.run.moment1 = NULL if first is None else first.view.buf
-        self.run.moment2 = NULL if second is None else second.view.buf
+        self.run.moment2 = NULL  # the state has room for one only under Adam
+        if second is not None and self.run.rule.kind == FM_ADAM:
+            self.run.moment2 = second.view.buf
         with nogil:
             if store:
                 self.engine.store(&self.run)
