@@ -67,6 +67,7 @@ INTERRUPTED = """
     import fastmlp
     model = fastmlp.MLP([784, 512, 512, 10])
     X, y = np.random.default_rng(0).random((50_000, 784), "f"), np.zeros(50_000, int)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
     sent = []
     def interrupt():
         time.sleep(0.5)

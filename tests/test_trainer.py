@@ -94,6 +94,12 @@ def test_every_order_of_the_rows_is_equally_likely():
         np.testing.assert_array_equal(shuffled(n, 7), reference.shuffled(n, 7))
 
 
+@pytest.mark.parametrize("engine", ["fused", "blas"])
+def test_more_threads_than_there_are(engine):
+    model, X, y = problem()
+    assert SGD(model, n_threads=10**30, engine=engine).fit(X, y, epochs=1).epochs == 1
+
+
 def test_a_fit_within_a_fit_is_refused():
     model, X, y = problem()
     trainer = SGD(model)

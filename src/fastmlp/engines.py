@@ -143,10 +143,11 @@ def _thread_pools() -> Any:
 def blas_threads(n_threads: int | None) -> Iterator[int]:
     """Hold BLAS to `n_threads` threads, or leave it as its caller set it; yields how many it has.
 
-    The limit is one of the whole process, as BLAS has it.
+    Never more than `usable_threads`. The limit is one of the whole process, as BLAS has it.
     """
     pools = _thread_pools()
-    with contextlib.nullcontext() if n_threads is None else pools.limit(limits=n_threads):
+    most = None if n_threads is None else min(n_threads, usable_threads())
+    with contextlib.nullcontext() if most is None else pools.limit(limits=most):
         yield max((pool["num_threads"] for pool in pools.info()), default=1)
 
 

@@ -4,7 +4,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,44 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 from fastmlp import engines
 from fastmlp._core import Core, shuffled
 from fastmlp.errors import DivergedError
+from fastmlp.history import Callback, History
 from fastmlp.inputs import as_int, as_real
 from fastmlp.model import MLP
 from fastmlp.schedules import Schedule
 
-__all__ = ["SGD", "Adam", "Callback", "History", "Trainer"]
+__all__ = ["SGD", "Adam", "Trainer"]
 
 Array = NDArray[Any]
-
-
-@dataclass
-class History:
-    """What happened in a fit, one entry an epoch.
-
-    Attributes
-    ----------
-    loss : list of float
-        Mean training loss over the epoch, measured as it went, weight decay not included.
-    validation_loss, validation_accuracy : list of float
-        After the epoch; empty without validation data, the latter also where nothing is
-        classified.
-    learning_rate : list of float
-    seconds : list of float
-        Wall time of training in the epoch, validation and callbacks excluded.
-    """
-
-    loss: list[float] = field(default_factory=list)
-    validation_loss: list[float] = field(default_factory=list)
-    validation_accuracy: list[float] = field(default_factory=list)
-    learning_rate: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-    @property
-    def epochs(self) -> int:
-        """Number of epochs completed."""
-        return len(self.loss)
-
-
-Callback = Callable[[History], bool | None]
 
 
 class Trainer:
