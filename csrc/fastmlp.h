@@ -59,7 +59,9 @@ typedef struct fm_run {
 
     const ptrdiff_t *rows;       // of this batch, or NULL for rows 0..B of X
     ptrdiff_t B;
-    ptrdiff_t n_ahead;           // how many more rows stand behind rows[B]
+    ptrdiff_t n_ahead;           // how many rows of the next batches stand behind rows[B]
+    int gathered;                // set by a step that already read the next batch; the caller
+                                 // clears it wherever another batch comes next
 
     struct fm_team *team;        // the threads that share the work, or NULL
     const void *level;           // of the fused engine: its instruction set

@@ -20,6 +20,7 @@ typedef struct fm_layer {
     ptrdiff_t vectors;           // of a row of outputs
     ptrdiff_t W, moment1, moment2, WT;
     ptrdiff_t in;                // A_{l-1}
+    ptrdiff_t ahead;             // in the first layer: A_0 of the next batch
     ptrdiff_t out;               // A_l, and in the last layer dZ_l as well
     ptrdiff_t din;               // dZ_{l-1}, as wide as A_{l-1}
     ptrdiff_t flat;              // W_l in run->params and what mirrors it
@@ -37,6 +38,7 @@ typedef struct fm_functions {
     void (*forward)(const fm_run *run, void *out, const void *X, ptrdiff_t B);
     void (*rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last);
     void (*weights_part)(fm_run *run, int part, int n_parts);
+    int (*gathers_ahead)(const fm_run *run);
     double (*loss)(const fm_run *run);
     void (*math)(int function, void *y, const void *x, ptrdiff_t n);
 } fm_functions;

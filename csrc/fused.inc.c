@@ -37,7 +37,13 @@
 #define ishr R(ishr)
 #endif
 
+#define WIDTH (2 * FM_LANES) // columns of a full panel
+
+INLINE ptrdiff_t R(min)(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+INLINE ptrdiff_t R(max)(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+
 #include "vecmath.h"
+#include "update.inc.c"
 #include "tile.inc.c"
 #include "loss.inc.c"
 #include "step.inc.c"

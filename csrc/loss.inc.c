@@ -1,6 +1,5 @@
 // Losses and activations on rows of a matrix in blocks, `stride` apart: what is not a product.
 
-INLINE ptrdiff_t R(min)(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 
 // Where column o of a row begins.
 INLINE ptrdiff_t R(column)(ptrdiff_t stride, ptrdiff_t o)

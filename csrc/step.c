@@ -86,7 +86,14 @@ static void step_part(void *argument, int thread)
 static double step(fm_run *run)
 {
     step_job job = {.run = run};
+    if (run->gathered) {
+        fm_layer *first = run->workspace;
+        ptrdiff_t in = first->in;
+        first->in = first->ahead;
+        first->ahead = in;
+    }
     fm_team_run(run->team, step_part, &job);
+    run->gathered = functions(run)->gathers_ahead(run) && isfinite(job.loss);
     return job.loss;
 }
 

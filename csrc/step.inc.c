@@ -2,8 +2,6 @@
 // dependency between its parts, so each can be shared out among threads; see fused.h for the
 // layout of the memory.
 
-#define WIDTH (2 * FM_LANES) // columns of a full panel
-
 INLINE const fm_layer *R(layers)(const fm_run *run) { return (const fm_layer *)run->workspace; }
 INLINE real *R(at)(const fm_run *run, ptrdiff_t offset) { return (real *)run->workspace + offset; }
 
@@ -94,6 +92,7 @@ static ptrdiff_t R(layout)(const fm_net *net, const fm_rule *rule, ptrdiff_t max
         fm_layer layer = {.I = net->sizes[l], .O = net->sizes[l + 1], .flat = flat, .in = in};
         layer.vectors = R(vectors)(layer.O);
         ptrdiff_t n_panels = layer.vectors * FM_LANES * (layer.I + 1);
+        layer.ahead = l ? 0 : R(take)(&total, R(matrix)(max_rows, layer.I));
         layer.W = R(take)(state, n_panels);
         layer.moment1 = R(take)(state, n_panels);
         layer.moment2 = R(take)(state, rule->kind == FM_ADAM ? n_panels : 0);
@@ -204,25 +203,36 @@ static int R(finite)(const fm_run *run)
 
 // -- phase A: rows ------------------------------------------------------------------------------
 
+// The row of X that is row b of the batch.
+INLINE ptrdiff_t R(row_of)(const fm_run *run, ptrdiff_t b) { return run->rows ? run->rows[b] : b; }
+
+// Row `out` of the blocks that begin at `at` = row b of the batch, from column k on, a whole number
+// of vectors.
+INLINE void R(gather_row)(const fm_run *run, ptrdiff_t at, ptrdiff_t out, ptrdiff_t b, ptrdiff_t k)
+{
+    const ptrdiff_t I = run->net.sizes[0], stride = R(block_stride)(run);
+    const real *row = (const real *)run->X + R(row_of)(run, b) * I;
+    real *blocks = R(at)(run, at + out * FM_BLOCK);
+    for (; k % FM_BLOCK != 0 && I - k >= FM_LANES; k += FM_LANES)
+        vstore(blocks + R(column)(stride, k), vload(row + k));
+    for (; I - k >= FM_BLOCK; k += FM_BLOCK)
+        memcpy(blocks + R(column)(stride, k), row + k, FM_BLOCK * sizeof(real));
+    memcpy(blocks + R(column)(stride, k), row + k, (size_t)(I - k) * sizeof(real));
+}
+
 // A_0 = X[rows] for the rows [first, last) of the batch. Shuffled rows lie anywhere in memory, so
 // that the next few are asked for while one is copied.
 static void R(gather)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
 {
     enum { AHEAD = 6 };
-    const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real);
-    const fm_layer *layer = R(layers)(run);
+    const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real), I = run->net.sizes[0];
     for (ptrdiff_t b = first; b < last; b++) {
         if (run->rows && b + AHEAD < last) {
-            const real *next = (const real *)run->X + run->rows[b + AHEAD] * layer->I;
-            for (ptrdiff_t k = 0; k < layer->I; k += line)
+            const real *next = (const real *)run->X + run->rows[b + AHEAD] * I;
+            for (ptrdiff_t k = 0; k < I; k += line)
                 FM_PREFETCH(next + k);
         }
-        const real *row = (const real *)run->X + (run->rows ? run->rows[b] : b) * layer->I;
-        real *out = R(at)(run, layer->in + b * FM_BLOCK);
-        ptrdiff_t left = layer->I;
-        for (; left >= FM_BLOCK; left -= FM_BLOCK, row += FM_BLOCK, out += R(block_stride)(run))
-            memcpy(out, row, FM_BLOCK * sizeof(real));
-        memcpy(out, row, (size_t)left * sizeof(real));
+        R(gather_row)(run, R(layers)(run)->in, b, b, 0);
     }
 }
 
@@ -231,7 +241,7 @@ static void R(loss_rows)(const fm_run *run, real *Z, ptrdiff_t first, ptrdiff_t 
 {
     const ptrdiff_t O = run->net.sizes[run->net.n_layers], stride = R(block_stride)(run);
     const ptrdiff_t *rows = run->rows ? run->rows + first : NULL;
-    const real scale = (real)(1.0 / (double)run->B);
+    const real scale = (real)R(gradient_scale)(run);
     real *losses = R(losses)(run) + first;
     if (run->net.loss == FM_SOFTMAX_CROSS_ENTROPY)
         R(softmax_cross_entropy)(Z, losses, run->y, rows, first, B, O, stride, scale);
@@ -260,7 +270,8 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
     const int curved = net->activation == FM_TANH || net->activation == FM_LOGISTIC;
     const ptrdiff_t stride = R(block_stride)(run);
 
-    R(gather)(run, first, last);
+    if (!run->gathered)
+        R(gather)(run, first, last);
     for (layer = layers; layer < layers + L; layer++) {
         const int hidden = layer < layers + L - 1;
         const real *A = R(at)(run, layer->in + first * FM_BLOCK);

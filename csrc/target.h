@@ -40,6 +40,13 @@
 #define FM_UNROLL
 #endif
 
+// The compiler then reads from memory again what it has read before: registers are for the sums.
+#if defined(_MSC_VER)
+#define FM_FORGET() ((void)0)
+#else
+#define FM_FORGET() __asm__ volatile("" ::: "memory")
+#endif
+
 #if defined(_MSC_VER)
 #define INLINE static __forceinline
 #else

@@ -75,38 +75,37 @@ INLINE void R(one_row_of)(real *restrict C, const real *restrict a, const real *
         vstore(C + j * FM_LANES, acc[j]);
 }
 
-// One vector of parameters and its velocity after a step of SGD; see fm_rule.
-INLINE void R(sgd)(real *W, real *v, V dW, const fm_rule *rule, real weight_decay)
-{
-    V w = vload(W), rate = vset1((real)rule->learning_rate), mu = vset1((real)rule->momentum);
-    if (weight_decay != 0)
-        dW = vfma(vset1(weight_decay), w, dW);
-    V velocity = vfnma(rate, dW, vmul(mu, vload(v)));
-    vstore(v, velocity);
-    w = rule->nesterov ? vadd(w, vfnma(rate, dW, vmul(mu, velocity))) : vadd(w, velocity);
-    vstore(W, w);
-}
-
 // The gradient dW (M, NV vectors) = A^T (M, K) D (K, NV vectors) of M weight rows, where A and D are
-// columns of blocks. With v it is used up by a step of SGD on W and v, else it is stored to W.
-INLINE void R(column_tile_of)(real *restrict W, real *restrict v, const real *restrict A,
-                           const real *restrict D, ptrdiff_t K, const fm_rule *rule, const int M, const int NV)
+// columns of blocks, into errands->dW, once what waits there has been used; with_bias, before it a
+// row that is the sum of the rows of D. Meanwhile the errands are run.
+INLINE void R(column_tile_of)(R(errands) *errands, const real *restrict A, const real *restrict D,
+                              ptrdiff_t K, int with_bias, const int M, const int NV)
 {
-    V acc[FM_ROWS][2];
+    enum { SOON = 8 };
+    V acc[FM_ROWS][2], db[2] = {vset1(0), vset1(0)};
     FM_UNROLL
     for (int r = 0; r < M; r++)
         FM_UNROLL
         for (int j = 0; j < NV; j++)
             acc[r][j] = vset1(0);
-    for (ptrdiff_t i = 0; v != NULL && i < M * NV * FM_LANES; i += FM_ALIGN / sizeof(real)) {
-        FM_PREFETCH_TO_WRITE(W + i); // needed only after the sum
-        FM_PREFETCH_TO_WRITE(v + i);
-    }
+    // The copies come first, since the sums that wait are the last thing the tile before computed.
+    const size_t copies = (size_t)errands->copies;
+    const ptrdiff_t soon = R(min)(SOON, R(max)(0, K - errands->updates));
+    const ptrdiff_t first = R(max)(errands->copies, soon);
+    const size_t updates = (size_t)R(min)(K - first, errands->updates);
     for (ptrdiff_t k = 0; k < K; k++, A += FM_BLOCK, D += FM_BLOCK) {
+        if ((size_t)(k - first) < updates)
+            R(update)(errands, k - first);
+        else if ((size_t)k < copies)
+            R(copy)(errands, k);
         V d[2];
         FM_UNROLL
         for (int j = 0; j < NV; j++)
             d[j] = vload(D + j * FM_LANES);
+        if (with_bias)
+            FM_UNROLL
+            for (int j = 0; j < NV; j++)
+                db[j] = vadd(db[j], d[j]);
         FM_UNROLL
         for (int r = 0; r < M; r++) {
             V a = vset1(A[r]);
@@ -115,24 +114,20 @@ INLINE void R(column_tile_of)(real *restrict W, real *restrict v, const real *re
                 acc[r][j] = vfma(a, d[j], acc[r][j]);
         }
     }
-#define FOR_EACH_VECTOR(DO)                        \
-    FM_UNROLL                                      \
-    for (int r = 0; r < M; r++)                    \
-        FM_UNROLL                                  \
-        for (int j = 0; j < NV; j++) {             \
-            ptrdiff_t at = (r * NV + j) * FM_LANES; \
-            DO;                                    \
-        }
-    if (v == NULL) {
-        FOR_EACH_VECTOR(vstore(W + at, acc[r][j]))
-    } else if (rule->nesterov || rule->weight_decay != 0) {
-        real decay = (real)rule->weight_decay;
-        FOR_EACH_VECTOR(R(sgd)(W + at, v + at, acc[r][j], rule, decay))
-    } else { // the same with what is constant known
-        const fm_rule plain = {.learning_rate = rule->learning_rate, .momentum = rule->momentum};
-        FOR_EACH_VECTOR(R(sgd)(W + at, v + at, acc[r][j], &plain, 0))
+    for (ptrdiff_t i = (ptrdiff_t)updates; i < errands->updates; i++)
+        R(update)(errands, i);
+    real *dW = errands->dW;
+    if (with_bias) {
+        FM_UNROLL
+        for (int j = 0; j < NV; j++)
+            vstore(dW + j * FM_LANES, db[j]);
+        dW += NV * FM_LANES;
     }
-#undef FOR_EACH_VECTOR
+    FM_UNROLL
+    for (int r = 0; r < M; r++)
+        FM_UNROLL
+        for (int j = 0; j < NV; j++)
+            vstore(dW + (r * NV + j) * FM_LANES, acc[r][j]);
 }
 
 // The tiles for M and NV known at run time.
@@ -177,13 +172,13 @@ static void R(row_tile_strided)(int M, int NV, real *C, const real *A, const rea
     }
 }
 
-static void R(column_tile)(int M, int NV, real *W, real *v, const real *A, const real *D,
-                           ptrdiff_t K, const fm_rule *rule)
+static void R(column_tile)(int M, int NV, R(errands) *errands, const real *A, const real *D,
+                           ptrdiff_t K, int with_bias)
 {
     switch (2 * M + NV - 1) {
 #define CASE(m, nv)                                                                          \
     case 2 * m + nv - 1:                                                                     \
-        R(column_tile_of)(W, v, A, D, K, rule, m, nv);                                       \
+        R(column_tile_of)(errands, A, D, K, with_bias, m, nv);                               \
         break;
         FOR_EACH_M(CASE, 1)
         FOR_EACH_M(CASE, 2)

@@ -1,39 +1,6 @@
 // Phase B: the gradients of the weights, each used up at once by the update. Also inference from
 // the flat parameters, without panels.
 
-// One vector of parameters and its two moments after a step of Adam; see fm_rule.
-INLINE void R(adam)(real *W, real *m, real *v, V g, const fm_rule *rule, real decay)
-{
-    real beta1 = (real)rule->beta1, beta2 = (real)rule->beta2;
-    V w = vload(W);
-    if (rule->decoupled)
-        w = vsub(w, vmul(vset1((real)rule->learning_rate * decay), w));
-    else
-        g = vfma(vset1(decay), w, g);
-    // 1 - beta before it is rounded: in float32 there may be nothing left of it after
-    V mean = vfma(vset1(beta1), vload(m), vmul(vset1((real)(1 - rule->beta1)), g));
-    V square = vfma(vset1(beta2), vload(v), vmul(vset1((real)(1 - rule->beta2)), vmul(g, g)));
-    V step = vdiv(mean, vadd(vsqrt(square), vset1((real)rule->epsilon)));
-    w = vsub(w, vmul(vset1((real)rule->corrected_rate), step));
-    vstore(m, mean);
-    vstore(v, square);
-    vstore(W, w);
-}
-
-// Uses `n` gradients, a multiple of the lanes, for parameters that lie at `at` in the state.
-static void R(update)(fm_run *run, const fm_layer *layer, ptrdiff_t at, const real *dW, ptrdiff_t n,
-                      double weight_decay)
-{
-    const fm_rule *rule = &run->rule;
-    real *W = (real *)run->state + layer->W + at, *m = (real *)run->state + layer->moment1 + at;
-    real *v = (real *)run->state + layer->moment2 + at;
-    for (ptrdiff_t i = 0; i < n; i += FM_LANES)
-        if (rule->kind == FM_ADAM)
-            R(adam)(W + i, m + i, v + i, vload(dW + i), rule, (real)weight_decay);
-        else
-            R(sgd)(W + i, m + i, vload(dW + i), rule, (real)weight_decay);
-}
-
 // Copies the gradients of M rows of a panel, columns n on, to run->gradients.
 static void R(store_gradients)(fm_run *run, const fm_layer *layer, const real *dW, ptrdiff_t row,
                                ptrdiff_t M, ptrdiff_t n, ptrdiff_t width)
@@ -44,76 +11,87 @@ static void R(store_gradients)(fm_run *run, const fm_layer *layer, const real *d
         memcpy(out + r * layer->O, dW + r * width, bytes);
 }
 
-// The bias of a layer: its gradient is the sum of the rows of dZ, eight vectors of it at a time.
-static void R(bias)(fm_run *run, const fm_layer *layer, const real *dZ)
+// Rows of X of this many columns and more lie on pages of their own, and to find a page takes longer
+// than to read from it: they are gathered ahead.
+enum { R(WIDE) = 1024 / sizeof(real) };
+
+// From the row that is copied to the one asked for; and rows whose pages are asked for at once.
+enum { R(AHEAD) = 2, R(GROUP) = 16 };
+
+static int R(gathers_ahead)(const fm_run *run)
 {
-    enum { VECTORS = 8 };
-    real db[VECTORS * FM_LANES];
-    for (ptrdiff_t first = 0; first < layer->vectors; first += VECTORS) {
-        const ptrdiff_t n = R(min)(VECTORS, layer->vectors - first);
-        V sum[VECTORS];
-        const real *columns[VECTORS];
-        for (int j = 0; j < VECTORS; j++) {
-            sum[j] = vset1(0);
-            columns[j] = dZ + R(column)(R(block_stride)(run), (first + j) * FM_LANES);
-        }
-        for (ptrdiff_t b = 0; b < run->B; b++)
-            for (ptrdiff_t j = 0; j < n; j++)
-                sum[j] = vadd(sum[j], vload(columns[j] + b * FM_BLOCK));
-        for (int j = 0; j < VECTORS; j++)
-            vstore(db + j * FM_LANES, sum[j]);
-        for (ptrdiff_t j = 0; j < n; j += 2) {
-            ptrdiff_t p = (first + j) / 2, width = R(panel_vectors)(layer->vectors, p) * FM_LANES;
-            if (run->store_gradients)
-                R(store_gradients)(run, layer, db + j * FM_LANES, layer->I, 1, p * WIDTH, width);
-            else
-                R(update)(run, layer, p * WIDTH * (layer->I + 1), db + j * FM_LANES, width, 0);
-        }
-    }
+    return run->n_ahead > 0 && run->net.sizes[0] >= R(WIDE) && !run->store_gradients;
 }
 
-// Rows [f, f + M) of panel p; dZ is that panel's.
-static void R(weights_tile)(fm_run *run, const fm_layer *layer, const real *dZ, ptrdiff_t p,
-                            ptrdiff_t f, ptrdiff_t M)
+// Asks for the pages of the rows [b, end) of the next batch: all at once takes hardly longer than
+// one.
+static void R(ask_for_pages)(const fm_run *run, ptrdiff_t b, ptrdiff_t end)
 {
-    real tile[FM_ROWS * WIDTH];
-    const int NV = R(panel_vectors)(layer->vectors, p), width = NV * FM_LANES;
-    const real *A = R(at)(run, layer->in + R(column)(R(block_stride)(run), f));
-    const ptrdiff_t at = p * WIDTH * (layer->I + 1) + (1 + f) * width;
-    real *W = (real *)run->state + layer->W + at, *v = (real *)run->state + layer->moment1 + at;
-    const int in_place = run->rule.kind == FM_SGD && !run->store_gradients;
-    R(column_tile)((int)M, NV, in_place ? W : tile, in_place ? v : NULL, A, dZ, run->B, &run->rule);
-    if (run->store_gradients)
-        R(store_gradients)(run, layer, tile, f, M, p * WIDTH, width);
-    else if (!in_place)
-        R(update)(run, layer, at, tile, M * width, run->rule.weight_decay);
-}
-
-// What a part still has to bring nearer of the next batch's rows.
-typedef struct R(ahead) {
-    const ptrdiff_t *rows;
-    ptrdiff_t n;             // rows left
-    ptrdiff_t tiles;         // of this part, left
-} R(ahead);
-
-// Asks for some of the rows that the next batch will gather, while the last tiles of the first
-// layer are done: what came earlier, the weights would push out of the cache again.
-INLINE void R(prefetch)(const fm_run *run, R(ahead) *ahead)
-{
-    enum { TILES = 32 };
-    const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real), I = run->net.sizes[0];
-    if (ahead->tiles > TILES || ahead->tiles < 1) {
-        ahead->tiles--;
-        return;
-    }
-    ptrdiff_t n = (ahead->n + ahead->tiles - 1) / ahead->tiles;
-    ahead->n -= n;
-    ahead->tiles--;
-    for (; n > 0; n--) {
-        const real *row = (const real *)run->X + *ahead->rows++ * I;
-        for (ptrdiff_t k = 0; k < I; k += line)
+    enum { PAGE = 4096 / sizeof(real) };
+    const ptrdiff_t I = run->net.sizes[0];
+    for (; b < end; b++) {
+        const real *row = (const real *)run->X + R(row_of)(run, run->B + b) * I;
+        for (ptrdiff_t k = 0; k < I; k += PAGE)
             FM_PREFETCH(row + k);
+        FM_PREFETCH(row + I - 1);
     }
+}
+
+// Sets out to copy row `b` of the next batch.
+static void R(gather_from)(const fm_run *run, R(errands) *errands, ptrdiff_t b)
+{
+    const ptrdiff_t I = run->net.sizes[0];
+    errands->row = b;
+    errands->copied = 0;
+    if (b >= errands->end)
+        return;
+    if (b % R(GROUP) == 0)
+        R(ask_for_pages)(run, R(min)(b + R(AHEAD), errands->end),
+                         R(min)(b + R(AHEAD) + R(GROUP), errands->end));
+    const ptrdiff_t later = R(min)(b + R(AHEAD), errands->end - 1);
+    errands->from = (const real *)run->X + R(row_of)(run, run->B + b) * I;
+    errands->later = (const real *)run->X + R(row_of)(run, run->B + later) * I;
+    errands->to = R(at)(run, R(layers)(run)->ahead + b * FM_BLOCK);
+}
+
+// A thread that does the tiles [first, last) of the `n_tiles` of the first layer gathers as large a
+// part of the next batch along with them.
+static void R(gather_ahead)(const fm_run *run, R(errands) *errands, ptrdiff_t first, ptrdiff_t last,
+                            ptrdiff_t n_tiles)
+{
+    const ptrdiff_t rows = R(min)(run->n_ahead, run->B), begin = rows * first / n_tiles;
+    errands->end = rows * last / n_tiles;
+    errands->stride = R(block_stride)(run);
+    const ptrdiff_t vectors = (errands->end - begin) * (run->net.sizes[0] / FM_LANES);
+    errands->copies_of_tile = (vectors + last - first - 1) / (last - first);
+    R(ask_for_pages)(run, begin, R(min)(begin + R(AHEAD) + R(GROUP), errands->end));
+    R(gather_from)(run, errands, begin);
+}
+
+// How much of it the next tile does; and after that tile, on to the next row where one is done.
+INLINE ptrdiff_t R(next_copies)(const fm_run *run, const R(errands) *errands)
+{
+    if (errands->row >= errands->end)
+        return 0;
+    const ptrdiff_t left = run->net.sizes[0] / FM_LANES - errands->copied;
+    return R(min)(R(min)(errands->copies_of_tile, left), run->B);
+}
+INLINE void R(gather_on)(const fm_run *run, R(errands) *errands)
+{
+    const ptrdiff_t b = errands->row;
+    errands->copied += errands->copies;
+    if (b >= errands->end || errands->copied < run->net.sizes[0] / FM_LANES)
+        return;
+    R(gather_row)(run, R(layers)(run)->ahead, b, run->B + b, errands->copied * FM_LANES);
+    R(gather_from)(run, errands, b + 1);
+}
+
+// What the tiles did not get to.
+static void R(gather_rest)(const fm_run *run, R(errands) *errands)
+{
+    for (ptrdiff_t b = errands->row; b < errands->end; b++, errands->copied = 0)
+        R(gather_row)(run, R(layers)(run)->ahead, b, run->B + b, errands->copied * FM_LANES);
+    errands->row = errands->end = 0;
 }
 
 // Tiles share out the features of a layer; none reaches over the end of a block.
@@ -135,11 +113,38 @@ static ptrdiff_t R(blocks_at_a_time)(ptrdiff_t B, ptrdiff_t O)
     return B * O * (ptrdiff_t)sizeof(real) <= FM_CACHE ? 1 : 1 + FM_CACHE / block;
 }
 
+// Rows [f, f + M) of panel p; D is that panel's columns of dZ. The first rows bring the bias along,
+// which lies before them.
+static void R(weights_tile)(fm_run *run, const fm_layer *layer, R(errands) *errands, const real *D,
+                            ptrdiff_t p, ptrdiff_t f, ptrdiff_t M)
+{
+    const int NV = R(panel_vectors)(layer->vectors, p), width = NV * FM_LANES, with_bias = f == 0;
+    const real *A = R(at)(run, layer->in + R(column)(R(block_stride)(run), f));
+    real *state = (real *)run->state + p * WIDTH * (layer->I + 1) + (with_bias ? 0 : 1 + f) * width;
+    errands->next_W = state + layer->W;
+    errands->next_moment1 = state + layer->moment1;
+    errands->copies = R(next_copies)(run, errands);
+    R(column_tile)((int)M, NV, errands, A, D, run->B, with_bias);
+    R(gather_on)(run, errands);
+    errands->updates = 0;
+    if (run->store_gradients) {
+        if (with_bias)
+            R(store_gradients)(run, layer, errands->dW, layer->I, 1, p * WIDTH, width);
+        R(store_gradients)(run, layer, errands->dW + with_bias * width, f, M, p * WIDTH, width);
+        return;
+    }
+    errands->W = state + layer->W;
+    errands->moment1 = state + layer->moment1;
+    errands->moment2 = state + layer->moment2;
+    errands->bias_vectors = with_bias * NV;
+    errands->updates = (with_bias + M) * NV;
+}
+
 // A part of the weight tiles of one layer. Of the first layer it is the tiles [from, to) in an
 // order that goes panel by panel, of the others the whole panels [from, to), since the owner of one
 // also renews its transpose.
-static void R(weights_layer)(fm_run *run, const fm_layer *layer, ptrdiff_t from, ptrdiff_t to,
-                             R(ahead) *ahead)
+static void R(weights_layer)(fm_run *run, const fm_layer *layer, R(errands) *errands,
+                             ptrdiff_t from, ptrdiff_t to)
 {
     const fm_layer *layers = R(layers)(run);
     const int first_layer = layer == layers, last_layer = layer == layers + run->net.n_layers - 1;
@@ -147,24 +152,22 @@ static void R(weights_layer)(fm_run *run, const fm_layer *layer, ptrdiff_t from,
     const ptrdiff_t n_panels = (layer->vectors + 1) / 2, n = R(n_tiles)(layer->I);
     const ptrdiff_t I = layer->I, group = R(blocks_at_a_time)(run->B, layer->O) * FM_BLOCK;
     const R(blocks) whole = R(blocks_of)(FM_BLOCK), rest = R(blocks_of)(I % FM_BLOCK);
-    if (from == 0)
-        R(bias)(run, layer, dZ);
+    if (first_layer && R(gathers_ahead)(run))
+        R(gather_ahead)(run, errands, from, to, n * n_panels);
     for (ptrdiff_t start = 0; start < I; start += group)
         for (ptrdiff_t p = 0; p < n_panels; p++) {
-            const real *panel = dZ + R(column)(R(block_stride)(run), p * WIDTH);
+            const real *D = dZ + R(column)(R(block_stride)(run), p * WIDTH);
             ptrdiff_t at = first_layer ? p * n + start / FM_BLOCK * R(TILES_OF_BLOCK) : p;
             for (ptrdiff_t f = start; f < R(min)(I, start + group); f += FM_BLOCK) {
                 const R(blocks) tiles = I - f < FM_BLOCK ? rest : whole;
-                for (ptrdiff_t j = 0; j < tiles.n; j++, at += first_layer) {
-                    if (at < from || at >= to)
-                        continue;
-                    if (first_layer)
-                        R(prefetch)(run, ahead);
-                    R(weights_tile)(run, layer, panel, p, f + R(block_start)(tiles, j),
-                                    R(block_rows)(tiles, j));
-                }
+                for (ptrdiff_t t = 0; t < tiles.n; t++, at += first_layer)
+                    if (at >= from && at < to)
+                        R(weights_tile)(run, layer, errands, D, p, f + R(block_start)(tiles, t),
+                                        R(block_rows)(tiles, t));
             }
         }
+    R(gather_rest)(run, errands);
+    R(flush)(errands);
     for (ptrdiff_t p = from; !first_layer && !run->store_gradients && p < to; p++)
         R(transpose_panel)((real *)run->state + layer->WT,
                            (real *)run->state + layer->W + p * WIDTH * (layer->I + 1), layer, p);
@@ -180,8 +183,9 @@ static void R(weights_part)(fm_run *run, int part, int n_parts)
         total += layers[l].I * layers[l].vectors;
     const ptrdiff_t from = total * part / n_parts, to = total * (part + 1) / n_parts;
 
-    const ptrdiff_t B = R(min)(run->n_ahead, run->B), row = B * part / n_parts;
-    R(ahead) ahead = {.rows = run->rows ? run->rows + run->B + row : NULL, .n = B * (part + 1) / n_parts - row};
+    R(errands) errands;
+    errands.rule = R(rule_of)(&run->rule);
+    errands.updates = errands.row = errands.end = errands.copied = 0;
     ptrdiff_t cost = 0;
     for (const fm_layer *layer = layers; layer < layers + run->net.n_layers; layer++) {
         // Where the stretch begins and ends, in units of this layer.
@@ -191,9 +195,8 @@ static void R(weights_part)(fm_run *run, int part, int n_parts)
         const ptrdiff_t first = (from - cost) * units / whole, last = (to - cost) * units / whole;
         const ptrdiff_t begin = first > 0 ? R(min)(first, units) : 0;
         const ptrdiff_t end = to >= cost + whole ? units : last > 0 ? last : 0;
-        ahead.tiles = layer > layers ? 0 : end - begin;
         if (begin < end)
-            R(weights_layer)(run, layer, begin, end, &ahead);
+            R(weights_layer)(run, layer, &errands, begin, end);
         cost += whole;
     }
 }
@@ -281,5 +284,5 @@ static void R(forward)(const fm_run *run, void *out, const void *X, ptrdiff_t B)
 static const fm_functions R(functions) = {
     .lanes = FM_LANES, .rows = FM_ROWS, .layout = R(layout), .prepare = R(prepare),
     .load = R(load), .store = R(store), .finite = R(finite), .forward = R(forward),
-    .rows_part = R(rows_part), .weights_part = R(weights_part), .loss = R(loss), .math = R(math),
+    .rows_part = R(rows_part), .weights_part = R(weights_part), .gathers_ahead = R(gathers_ahead), .loss = R(loss), .math = R(math),
 };

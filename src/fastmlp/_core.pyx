@@ -390,6 +390,7 @@ cdef class Core:
         self.run.X = inputs.view.buf
         self.run.y = targets.view.buf
         self.run.n_ahead = 0
+        self.run.gathered = 0
 
     cdef ptrdiff_t _steps(self, const ptrdiff_t *rows, ptrdiff_t n, ptrdiff_t batch_size,
                           int64_t t, ptrdiff_t most, double *total) except -1 nogil:
@@ -399,6 +400,7 @@ cdef class Core:
         cdef ptrdiff_t start = 0, steps = 0
         cdef double loss, now, checked = _seconds()
         total[0] = 0
+        run.gathered = 0
         while start < n and steps < most:
             run.B = min(n - start, batch_size)
             run.rows = rows + start

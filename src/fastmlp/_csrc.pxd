@@ -41,6 +41,7 @@ cdef extern from "fastmlp.h" nogil:
         const ptrdiff_t *rows
         ptrdiff_t B
         ptrdiff_t n_ahead
+        int gathered
         fm_team *team
         const void *level
 
