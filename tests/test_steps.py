@@ -78,7 +78,7 @@ def decays(model):
 @dtypes
 @pytest.mark.parametrize("rule", SGD_RULES, ids=str)
 def test_a_step_of_sgd(engine, dtype, rule):
-    # a power of two: the fused engine's sums have it in them from the start, and keep the bits of dW
+    # a power of two: the sums of the fused engine, which have it in them, keep the bits of dW
     u, rate = roundoff(dtype), 0.125
     for seed in range(10):
         model, X, y, order, (v, _) = step_problem(dtype, seed)
