@@ -35,7 +35,7 @@ static real R(softmax_row)(real *z, ptrdiff_t O, ptrdiff_t stride, int64_t label
                            real *shifted)
 {
     enum { S = FM_VIRTUAL_LANES / FM_LANES };
-    const real low = (real)-INFINITY; // exp makes it 0
+    const real low = (real)-INFINITY;
     V top[S], sum[S];
     FM_UNROLL
     for (int i = 0; i < S; i++) {
@@ -59,7 +59,9 @@ static real R(softmax_row)(real *z, ptrdiff_t O, ptrdiff_t stride, int64_t label
         FM_UNROLL
         for (int i = 0; i < S; i++) {
             real *at = z + R(column)(stride, o) + i * FM_LANES;
-            V x = R(vexp)(vsub(R(before)(vload(at), o, i * FM_LANES, O, low), largest));
+            // exp(0) where there is no logit, not exp(-inf), which some CPUs are slow to find
+            V x = R(vexp)(vsub(R(before)(vload(at), o, i * FM_LANES, O, most), largest));
+            x = R(before)(x, o, i * FM_LANES, O, 0);
             vstore(at, x);
             sum[i] = vadd(sum[i], x);
         }
