@@ -86,7 +86,11 @@ static ptrdiff_t R(layout)(const fm_net *net, const fm_rule *rule, ptrdiff_t max
     *state = 0;
     R(take)(&total, max_rows);
     R(take)(&total, R(widest)(net) + WIDTH);
-    R(take)(&total, (R(widest)(net) + 1) * WIDTH);
+    ptrdiff_t rest = 0; // inputs of the widest layer that does not fill its last vector
+    for (ptrdiff_t l = 0; l < L; l++)
+        if (net->sizes[l + 1] % FM_LANES != 0)
+            rest = R(max)(rest, net->sizes[l] + 1);
+    R(take)(&total, rest * WIDTH);
     ptrdiff_t in = R(take)(&total, R(matrix)(max_rows, net->sizes[0]));
     for (ptrdiff_t l = 0; l < L; l++) {
         fm_layer layer = {.I = net->sizes[l], .O = net->sizes[l + 1], .flat = flat, .in = in};

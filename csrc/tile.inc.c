@@ -79,7 +79,7 @@ INLINE void R(one_row_of)(real *restrict C, const real *restrict a, const real *
 // columns of blocks, into errands->dW, once what waits there has been used; with_bias, before it a
 // row that is the sum of the rows of D. Meanwhile the errands are run.
 INLINE void R(column_tile_of)(R(errands) *errands, const real *restrict A, const real *restrict D,
-                              ptrdiff_t K, int with_bias, const int M, const int NV)
+                              ptrdiff_t K, const int with_bias, const int M, const int NV)
 {
     enum { SOON = 8 };
     V acc[FM_ROWS][2], db[2] = {vset1(0), vset1(0)};
@@ -175,10 +175,13 @@ static void R(row_tile_strided)(int M, int NV, real *C, const real *A, const rea
 static void R(column_tile)(int M, int NV, R(errands) *errands, const real *A, const real *D,
                            ptrdiff_t K, int with_bias)
 {
-    switch (2 * M + NV - 1) {
+    switch (4 * M + 2 * (NV - 1) + with_bias) {
 #define CASE(m, nv)                                                                          \
-    case 2 * m + nv - 1:                                                                     \
-        R(column_tile_of)(errands, A, D, K, with_bias, m, nv);                               \
+    case 4 * m + 2 * (nv - 1):                                                               \
+        R(column_tile_of)(errands, A, D, K, 0, m, nv);                                       \
+        break;                                                                               \
+    case 4 * m + 2 * (nv - 1) + 1:                                                           \
+        R(column_tile_of)(errands, A, D, K, 1, m, nv);                                       \
         break;
         FOR_EACH_M(CASE, 1)
         FOR_EACH_M(CASE, 2)

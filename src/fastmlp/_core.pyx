@@ -17,7 +17,7 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from numpy import empty, ndarray
+from numpy import dtype as numpy_dtype, empty, ndarray
 
 from fastmlp._csrc cimport (
     FM_ADAM, FM_ENGINE_CAPSULE, FM_EXP, FM_FLOAT32, FM_FLOAT64, FM_IDENTITY, FM_LOG, FM_LOGISTIC,
@@ -51,6 +51,9 @@ cdef ptrdiff_t FORWARD_ROWS = 1024
 cdef size_t ALIGNMENT = 64
 # Work of a step for which a thread is worth meeting, some ten microseconds of it.
 cdef double FLOPS_PER_THREAD = 2e6
+
+
+LABEL = numpy_dtype("int64")
 
 
 cdef class Pointer:
@@ -143,7 +146,7 @@ cdef class Core:
         cdef ptrdiff_t l, L = len(sizes) - 1
         cdef size_t n_bytes
         self.capsule = engine
-        self.dtype = dtype
+        self.dtype = numpy_dtype(dtype)
         self.engine = <fm_engine *>PyCapsule_GetPointer(engine, FM_ENGINE_CAPSULE)
         self.sizes = <ptrdiff_t *>malloc((L + 1) * sizeof(ptrdiff_t))
         if self.sizes == NULL:
@@ -217,7 +220,7 @@ cdef class Core:
             outputs = Pointer(out, n * self.n_out * self.itemsize, True)
             self._forward(outputs.view.buf, view.buf, n, params)
             if what == CLASSES:
-                out = empty(n, "int64")
+                out = empty(n, LABEL)
                 classes = Pointer(out, n * sizeof(int64_t), True)
                 if self.itemsize == 4:
                     _argmax(<int64_t *>classes.view.buf, <float *>outputs.view.buf, n, self.n_out)
