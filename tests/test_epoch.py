@@ -95,16 +95,29 @@ def test_ctrl_c_is_answered_within_a_tenth_of_a_second():
     assert float(delay) < 0.1 + 0.4 and finite == "True"
 
 
-def test_an_interrupted_epoch_ends_after_a_completed_step():
-    """A signal handler that raises after some steps: parameters are those after whole steps."""
-    import signal
+class Enough(Exception):
+    pass
 
-    class Enough(Exception):
-        pass
+
+def until_stopped(function, *arguments, **options):
+    """Call a function that a signal handler ends by an exception."""
+    import signal
 
     def stop(*_):
         raise Enough
 
+    old = signal.signal(signal.SIGALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(Enough):
+            function(*arguments, **options)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+
+def test_an_interrupted_epoch_ends_after_a_completed_step():
+    """A signal handler that raises after some steps: parameters are those after whole steps."""
     n, batch_size = 200_000, 50
     X = np.random.default_rng(0).normal(size=(n, 20)).astype("f")
     y = (X[:, 0] > 0).astype(int)
@@ -113,14 +126,7 @@ def test_an_interrupted_epoch_ends_after_a_completed_step():
     trainer = SGD(stopped, batch_size=batch_size, shuffle=False)
     trainer.fit(X, y, epochs=1)  # what is loaded at first use is loaded now
     after_an_epoch = stopped.params.copy()
-    old = signal.signal(signal.SIGALRM, stop)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        with pytest.raises(Enough):
-            trainer.fit(X, y, epochs=1000)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
+    until_stopped(trainer.fit, X, y, epochs=1000)
     assert not np.array_equal(stopped.params, after_an_epoch)
 
     # the same steps one by one, until the parameters are the same
@@ -134,3 +140,21 @@ def test_an_interrupted_epoch_ends_after_a_completed_step():
             if np.array_equal(again.params, stopped.params):
                 return
     pytest.fail("the parameters are those of no completed step")
+
+
+def test_an_epoch_after_an_interrupted_one_begins_with_its_own_rows():
+    """A step of wide rows has gathered those of the next batch, which then is another one."""
+    X = np.random.default_rng(0).normal(size=(2000, 300)).astype("f")
+    y = (X[:, 0] > 0).astype(int)
+    model = MLP([300, 30, 2])
+    cores = [model.core(max_rows=50, engine="fused", optimizer="sgd") for _ in range(2)]
+    zeros, params = np.zeros_like(model.params), [np.empty_like(model.params) for _ in range(2)]
+    cores[0].load(model.params, zeros)
+    long = np.tile(np.arange(2000), 2000)
+    until_stopped(cores[0].epoch, X, y, long, 50, learning_rate=0.01)
+    cores[0].store(params[0])
+    cores[1].load(params[0], zeros)
+    for core, result in zip(cores, params, strict=True):
+        core.epoch(X, y, np.arange(7, 2000), 50, learning_rate=0.01)
+        core.store(result)
+    np.testing.assert_array_equal(*params)

@@ -403,7 +403,6 @@ cdef class Core:
         cdef ptrdiff_t start = 0, steps = 0
         cdef double loss, now, checked = _seconds()
         total[0] = 0
-        run.gathered = 0
         while start < n and steps < most:
             run.B = min(n - start, batch_size)
             run.rows = rows + start
