@@ -28,7 +28,7 @@ typedef struct fm_layer {
 
 // What one instruction set does for one dtype; fastmlp.h says what each function does.
 typedef struct fm_functions {
-    int lanes, rows;             // of a vector; of the tallest tile
+    int rows;                    // of the tallest tile
     ptrdiff_t (*layout)(const fm_net *net, const fm_rule *rule, ptrdiff_t max_rows,
                         fm_layer *layers, ptrdiff_t *state);
     void (*prepare)(fm_run *run);

@@ -43,8 +43,27 @@ INLINE ptrdiff_t R(min)(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 INLINE ptrdiff_t R(max)(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 
 #include "vecmath.h"
+#include "layout.inc.c"
 #include "update.inc.c"
+#include "errands.inc.c"
 #include "tile.inc.c"
 #include "loss.inc.c"
-#include "step.inc.c"
+#include "gather.inc.c"
+#include "rows.inc.c"
 #include "weights.inc.c"
+#include "forward.inc.c"
+
+static const fm_functions R(functions) = {
+    .rows = FM_ROWS,
+    .layout = R(layout),
+    .prepare = R(prepare),
+    .load = R(load),
+    .store = R(store),
+    .finite = R(finite),
+    .forward = R(forward),
+    .rows_part = R(rows_part),
+    .weights_part = R(weights_part),
+    .gathers_ahead = R(gathers_ahead),
+    .loss = R(loss),
+    .math = R(math),
+};

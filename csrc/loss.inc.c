@@ -1,12 +1,5 @@
 // Losses and activations on rows of a matrix in blocks, `stride` apart: what is not a product.
 
-
-// Where column o of a row begins.
-INLINE ptrdiff_t R(column)(ptrdiff_t stride, ptrdiff_t o)
-{
-    return o / FM_BLOCK * stride + o % FM_BLOCK;
-}
-
 // The sum of 16 virtual lanes, in as many vectors as it takes, by one fixed tree: lane i and lane
 // i + 8, then i + 4, i + 2, i + 1. Overwrites the vectors.
 INLINE real R(tree_sum)(V *s)

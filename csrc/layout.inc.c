@@ -1,6 +1,5 @@
-// A step: rows through all layers forward and back, then the weights. Neither half has a
-// dependency between its parts, so each can be shared out among threads; see fused.h for the
-// layout of the memory.
+// The memory of the engine: where things lie in it, and what moves between it and the flat arrays.
+// fused.h describes it.
 
 INLINE const fm_layer *R(layers)(const fm_run *run) { return (const fm_layer *)run->workspace; }
 INLINE real *R(at)(const fm_run *run, ptrdiff_t offset) { return (real *)run->workspace + offset; }
@@ -35,6 +34,12 @@ INLINE ptrdiff_t R(stride_of)(ptrdiff_t max_rows)
     return max_rows * FM_BLOCK + FM_ALIGN / (ptrdiff_t)sizeof(real);
 }
 INLINE ptrdiff_t R(block_stride)(const fm_run *run) { return R(stride_of)(run->max_rows); }
+
+// Where column o of a row begins.
+INLINE ptrdiff_t R(column)(ptrdiff_t stride, ptrdiff_t o)
+{
+    return o / FM_BLOCK * stride + o % FM_BLOCK;
+}
 
 // Elements of a matrix of n columns.
 INLINE ptrdiff_t R(matrix)(ptrdiff_t max_rows, ptrdiff_t n)
@@ -114,8 +119,6 @@ static void R(prepare)(fm_run *run)
 {
     memset(R(zeros)(run), 0, (size_t)(R(widest)(&run->net) + WIDTH) * sizeof(real));
 }
-
-// -- state: panels from and to the flat arrays ---------------------------------------------------
 
 // Copies a layer's flat [W | b] into panels, or back.
 static void R(to_panels)(real *panels, const real *flat, const fm_layer *layer)
@@ -203,129 +206,4 @@ static int R(finite)(const fm_run *run)
         finite &= FM_FIRST_NONFINITE((const real *)run->state + layer->W,
                                      layer->vectors * FM_LANES * (layer->I + 1)) < 0;
     return finite;
-}
-
-// -- phase A: rows ------------------------------------------------------------------------------
-
-// The row of X that is row b of the batch.
-INLINE ptrdiff_t R(row_of)(const fm_run *run, ptrdiff_t b) { return run->rows ? run->rows[b] : b; }
-
-// Row `out` of the blocks that begin at `at` = row b of the batch, from column k on, a whole number
-// of vectors.
-INLINE void R(gather_row)(const fm_run *run, ptrdiff_t at, ptrdiff_t out, ptrdiff_t b, ptrdiff_t k)
-{
-    const ptrdiff_t I = run->net.sizes[0], stride = R(block_stride)(run);
-    const real *row = (const real *)run->X + R(row_of)(run, b) * I;
-    real *blocks = R(at)(run, at + out * FM_BLOCK);
-    for (; k % FM_BLOCK != 0 && I - k >= FM_LANES; k += FM_LANES)
-        vstore(blocks + R(column)(stride, k), vload(row + k));
-    for (; I - k >= FM_BLOCK; k += FM_BLOCK)
-        memcpy(blocks + R(column)(stride, k), row + k, FM_BLOCK * sizeof(real));
-    memcpy(blocks + R(column)(stride, k), row + k, (size_t)(I - k) * sizeof(real));
-}
-
-// A_0 = X[rows] for the rows [first, last) of the batch. Shuffled rows lie anywhere in memory, so
-// that the next few are asked for while one is copied.
-static void R(gather)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
-{
-    enum { AHEAD = 6 };
-    const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real), I = run->net.sizes[0];
-    for (ptrdiff_t b = first; b < last; b++) {
-        if (run->rows && b + AHEAD < last) {
-            const real *next = (const real *)run->X + run->rows[b + AHEAD] * I;
-            for (ptrdiff_t k = 0; k < I; k += line)
-                FM_PREFETCH(next + k);
-        }
-        R(gather_row)(run, R(layers)(run)->in, b, b, 0);
-    }
-}
-
-// The losses of B rows from `first` on, and their logits or values Z replaced by dZ.
-static void R(loss_rows)(const fm_run *run, real *Z, ptrdiff_t first, ptrdiff_t B)
-{
-    const ptrdiff_t O = run->net.sizes[run->net.n_layers], stride = R(block_stride)(run);
-    const ptrdiff_t *rows = run->rows ? run->rows + first : NULL;
-    const real scale = (real)R(gradient_scale)(run);
-    real *losses = R(losses)(run) + first;
-    if (run->net.loss == FM_SOFTMAX_CROSS_ENTROPY)
-        R(softmax_cross_entropy)(Z, losses, run->y, rows, first, B, O, stride, scale);
-    else
-        R(squared_error)(Z, losses, run->y, rows, first, B, O, stride, scale);
-}
-
-// Where in the panel after this one, of K rows, block i of n may ask for lines: the last blocks share
-// it out, a line of it in every k. The others ask for what they have.
-INLINE const real *R(panel_ahead)(const real *panel, ptrdiff_t K, int NV, ptrdiff_t i, ptrdiff_t n)
-{
-    const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real);
-    const ptrdiff_t lines = NV * FM_LANES / line, from_end = n - 1 - i;
-    return from_end < lines ? panel + K * NV * FM_LANES + (lines - 1 - from_end) * K * line : panel;
-}
-
-// Rows [first, last) of the batch forward, their loss, and back.
-static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
-{
-    const fm_layer *layers = R(layers)(run), *layer;
-    const fm_net *net = &run->net;
-    const real *state = run->state;
-    const ptrdiff_t B = last - first, L = net->n_layers;
-    const R(blocks) blocks = R(blocks_of)(B);
-    const int relu = net->activation == FM_RELU;
-    const int curved = net->activation == FM_TANH || net->activation == FM_LOGISTIC;
-    const ptrdiff_t stride = R(block_stride)(run);
-
-    if (!run->gathered)
-        R(gather)(run, first, last);
-    for (layer = layers; layer < layers + L; layer++) {
-        const int hidden = layer < layers + L - 1;
-        const real *A = R(at)(run, layer->in + first * FM_BLOCK);
-        real *C = R(at)(run, layer->out + first * FM_BLOCK);
-        for (ptrdiff_t p = 0; 2 * p < layer->vectors; p++) {
-            const int NV = R(panel_vectors)(layer->vectors, p);
-            const real *panel = state + layer->W + p * WIDTH * (layer->I + 1);
-            for (ptrdiff_t i = 0; i < blocks.n; i++) {
-                const ptrdiff_t b = R(block_start)(blocks, i) * FM_BLOCK;
-                R(row_tile)((int)R(block_rows)(blocks, i), NV, C + R(column)(stride, p * WIDTH) + b,
-                            A + b, panel + NV * FM_LANES, panel, panel,
-                            R(panel_ahead)(panel, layer->I, NV, i, blocks.n), stride, layer->I,
-                            hidden && relu ? FM_STORE_RELU : FM_STORE);
-            }
-        }
-        if (hidden && curved)
-            R(activation_forward)(C, B, layer->O, stride, net->activation);
-    }
-
-    layer = layers + L - 1;
-    const real *dZ = R(at)(run, layer->out + first * FM_BLOCK);
-    R(loss_rows)(run, R(at)(run, layer->out + first * FM_BLOCK), first, B);
-
-    for (; layer > layers; layer--) {
-        const ptrdiff_t vectors = R(vectors)(layer->I);
-        const real *A = R(at)(run, layer->in + first * FM_BLOCK);
-        real *dA = R(at)(run, layer->din + first * FM_BLOCK);
-        for (ptrdiff_t p = 0; 2 * p < vectors; p++) {
-            const int NV = R(panel_vectors)(vectors, p);
-            const real *panel = state + layer->WT + p * WIDTH * layer->O;
-            for (ptrdiff_t i = 0; i < blocks.n; i++) {
-                const ptrdiff_t b = R(block_start)(blocks, i) * FM_BLOCK;
-                const ptrdiff_t at = R(column)(stride, p * WIDTH) + b;
-                R(row_tile)((int)R(block_rows)(blocks, i), NV, dA + at, dZ + b, panel,
-                            R(zeros)(run), A + at,
-                            R(panel_ahead)(panel, layer->O, NV, i, blocks.n), stride, layer->O,
-                            relu ? FM_STORE_MASKED : FM_STORE);
-            }
-        }
-        if (curved)
-            R(activation_backward)(dA, A, B, layer->I, stride, net->activation);
-        dZ = dA;
-    }
-}
-
-static double R(loss)(const fm_run *run)
-{
-    const real *losses = R(losses)(run);
-    double sum = 0;
-    for (ptrdiff_t b = 0; b < run->B; b++)
-        sum += (double)losses[b];
-    return sum;
 }

@@ -1,0 +1,51 @@
+// What a weight tile does beside its sum, a vector at a time between the multiplications, where it
+// costs next to nothing. In one piece it would hold them up: a burst of stores, or rows that come
+// from far away in memory.
+typedef struct R(errands) {
+    R(rule) rule;
+    // The update of the tile before, whose gradient waits in dW; the first vectors of it may be those
+    // of a bias, which does not decay.
+    ptrdiff_t updates, bias_vectors;
+    real *W, *moment1, *moment2;
+    const real *next_W, *next_moment1; // of this tile: to bring nearer
+    // Rows [row, end) of the next batch to gather, into blocks `stride` apart: of the first of them
+    // `copied` vectors are done, and the next `copies` are this tile's; `later` is a row to ask for.
+    ptrdiff_t row, end, copied, copies, copies_of_tile, stride;
+    const real *from, *later;
+    real *to;
+    _Alignas(FM_ALIGN) real dW[(1 + FM_ROWS) * WIDTH];
+} R(errands);
+
+INLINE void R(update)(R(errands) *errands, ptrdiff_t vector)
+{
+    FM_FORGET();
+    const R(rule) *rule = &errands->rule;
+    const ptrdiff_t at = vector * FM_LANES;
+    const int decays = rule->decays && vector >= errands->bias_vectors;
+    const V dW = vload(errands->dW + at);
+    FM_PREFETCH_TO_WRITE(errands->next_W + at);
+    FM_PREFETCH_TO_WRITE(errands->next_moment1 + at);
+    if (!rule->adam)
+        R(sgd)(errands->W + at, errands->moment1 + at, dW, rule, decays);
+    else
+        R(adam)(errands->W + at, errands->moment1 + at, errands->moment2 + at, dW, rule, decays);
+}
+
+// Copies one vector of a row, and asks for that of a later row.
+INLINE void R(copy)(R(errands) *errands, ptrdiff_t vector)
+{
+    enum { OF_BLOCK = FM_BLOCK / FM_LANES };
+    FM_FORGET();
+    const size_t i = (size_t)(errands->copied + vector);
+    real *to = errands->to + i / OF_BLOCK * (size_t)errands->stride + i % OF_BLOCK * FM_LANES;
+    vstore(to, vload(errands->from + i * FM_LANES));
+    FM_PREFETCH(errands->later + i * FM_LANES);
+}
+
+// Does at once all updates that wait.
+static void R(flush)(R(errands) *errands)
+{
+    for (ptrdiff_t i = 0; i < errands->updates; i++)
+        R(update)(errands, i);
+    errands->updates = 0;
+}

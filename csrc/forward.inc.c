@@ -1,0 +1,79 @@
+// Inference from the flat parameters, without panels.
+
+// C (B, O) = A (B, I) W (I, O) + b for flat parameters; A has rows lda and blocks `stride` apart. The
+// columns that do not fill a panel are copied into `rest`, (I + 1) rows of one.
+static void R(linear_forward)(real *C, const real *A, const real *flat, real *rest,
+                              const fm_layer *layer, ptrdiff_t B, ptrdiff_t lda, ptrdiff_t stride,
+                              ptrdiff_t out_stride, int epilogue)
+{
+    const ptrdiff_t I = layer->I, O = layer->O;
+    const R(blocks) blocks = R(blocks_of)(B);
+    const real *bias = flat + I * O;
+    ptrdiff_t o = 0;
+    while (B == 1 && O - o >= 4 * FM_LANES) {
+        real row[FM_ONE_ROW * FM_LANES];
+        const ptrdiff_t left = (O - o) / FM_LANES;
+        const ptrdiff_t n = left >= FM_ONE_ROW ? FM_ONE_ROW : left >= 8 ? 8 : 4;
+        if (n == FM_ONE_ROW)
+            R(one_row_of)(row, A, flat + o, bias + o, stride, O, I, FM_ONE_ROW);
+        else if (n == 8)
+            R(one_row_of)(row, A, flat + o, bias + o, stride, O, I, 8);
+        else
+            R(one_row_of)(row, A, flat + o, bias + o, stride, O, I, 4);
+        for (ptrdiff_t j = 0; j < n * FM_LANES; j += FM_LANES) {
+            V c = vload(row + j);
+            vstore(C + R(column)(out_stride, o + j), epilogue == FM_STORE_RELU ? vkeep(c, c) : c);
+        }
+        o += n * FM_LANES;
+    }
+    for (; o < O; o += WIDTH) {
+        const real *P = flat + o, *init = bias + o;
+        ptrdiff_t ldp = O, left = O - o;
+        int NV = left > FM_LANES ? 2 : 1;
+        if (left != NV * FM_LANES && left < WIDTH) {
+            int valid = (int)(left - (NV - 1) * FM_LANES);
+            for (ptrdiff_t i = -1; i < I; i++) {
+                const real *row = i < 0 ? bias + o : flat + i * O + o;
+                real *copy = rest + (i + 1) * NV * FM_LANES;
+                if (NV == 2)
+                    vstore(copy, vload(row));
+                vstore(copy + (NV - 1) * FM_LANES, vload_n(row + (NV - 1) * FM_LANES, valid));
+            }
+            ldp = NV * FM_LANES;
+            P = rest + ldp;
+            init = rest;
+        }
+        for (ptrdiff_t i = 0; i < blocks.n; i++) {
+            ptrdiff_t b = R(block_start)(blocks, i);
+            R(row_tile_strided)((int)R(block_rows)(blocks, i), NV,
+                                C + R(column)(out_stride, o) + b * FM_BLOCK, A + b * lda, P, init,
+                                lda, stride, ldp, I, epilogue);
+        }
+    }
+}
+
+static void R(forward)(const fm_run *run, void *out, const void *X, ptrdiff_t B)
+{
+    const fm_layer *layers = R(layers)(run);
+    const fm_net *net = &run->net;
+    const real *A = X;
+    const ptrdiff_t out_stride = R(block_stride)(run), O = net->sizes[net->n_layers];
+    ptrdiff_t lda = net->sizes[0], stride = FM_BLOCK;
+    real *C = NULL;
+    for (const fm_layer *layer = layers; layer < layers + net->n_layers; layer++) {
+        int hidden = layer < layers + net->n_layers - 1;
+        C = R(at)(run, layer->out);
+        R(linear_forward)(C, A, (const real *)run->params + layer->flat, R(rest)(run), layer, B, lda,
+                          stride, out_stride,
+                          hidden && net->activation == FM_RELU ? FM_STORE_RELU : FM_STORE);
+        if (hidden && (net->activation == FM_TANH || net->activation == FM_LOGISTIC))
+            R(activation_forward)(C, B, layer->O, out_stride, net->activation);
+        A = C;
+        lda = FM_BLOCK;
+        stride = out_stride;
+    }
+    for (ptrdiff_t b = 0; b < B; b++)
+        for (ptrdiff_t o = 0; o < O; o += FM_BLOCK)
+            memcpy((real *)out + b * O + o, C + R(column)(out_stride, o) + b * FM_BLOCK,
+                   (size_t)R(min)(FM_BLOCK, O - o) * sizeof(real));
+}

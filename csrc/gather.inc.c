@@ -1,0 +1,120 @@
+// The rows of a batch: gathered as its step begins or, where they are wide, by the weight tiles of the
+// step before.
+
+// The row of X that is row b of the batch.
+INLINE ptrdiff_t R(row_of)(const fm_run *run, ptrdiff_t b) { return run->rows ? run->rows[b] : b; }
+
+// Row `out` of the blocks that begin at `at` = row b of the batch, from column k on, a whole number
+// of vectors.
+INLINE void R(gather_row)(const fm_run *run, ptrdiff_t at, ptrdiff_t out, ptrdiff_t b, ptrdiff_t k)
+{
+    const ptrdiff_t I = run->net.sizes[0], stride = R(block_stride)(run);
+    const real *row = (const real *)run->X + R(row_of)(run, b) * I;
+    real *blocks = R(at)(run, at + out * FM_BLOCK);
+    for (; k % FM_BLOCK != 0 && I - k >= FM_LANES; k += FM_LANES)
+        vstore(blocks + R(column)(stride, k), vload(row + k));
+    for (; I - k >= FM_BLOCK; k += FM_BLOCK)
+        memcpy(blocks + R(column)(stride, k), row + k, FM_BLOCK * sizeof(real));
+    memcpy(blocks + R(column)(stride, k), row + k, (size_t)(I - k) * sizeof(real));
+}
+
+// A_0 = X[rows] for the rows [first, last) of the batch. Shuffled rows lie anywhere in memory, so
+// that the next few are asked for while one is copied.
+static void R(gather)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
+{
+    enum { AHEAD = 6 };
+    const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real), I = run->net.sizes[0];
+    for (ptrdiff_t b = first; b < last; b++) {
+        if (run->rows && b + AHEAD < last) {
+            const real *next = (const real *)run->X + run->rows[b + AHEAD] * I;
+            for (ptrdiff_t k = 0; k < I; k += line)
+                FM_PREFETCH(next + k);
+        }
+        R(gather_row)(run, R(layers)(run)->in, b, b, 0);
+    }
+}
+
+// -- ahead --------------------------------------------------------------------------------------
+
+// Rows of X of this many columns and more lie on pages of their own, and to find a page takes longer
+// than to read from it: they are gathered ahead.
+enum { R(WIDE) = 1024 / sizeof(real) };
+
+// From the row that is copied to the one asked for; and rows whose pages are asked for at once.
+enum { R(AHEAD) = 2, R(GROUP) = 16 };
+
+static int R(gathers_ahead)(const fm_run *run)
+{
+    return run->n_ahead > 0 && run->net.sizes[0] >= R(WIDE) && !run->store_gradients;
+}
+
+// Asks for the pages of the rows [b, end) of the next batch: all at once takes hardly longer than
+// one.
+static void R(ask_for_pages)(const fm_run *run, ptrdiff_t b, ptrdiff_t end)
+{
+    enum { PAGE = 4096 / sizeof(real) };
+    const ptrdiff_t I = run->net.sizes[0];
+    for (; b < end; b++) {
+        const real *row = (const real *)run->X + R(row_of)(run, run->B + b) * I;
+        for (ptrdiff_t k = 0; k < I; k += PAGE)
+            FM_PREFETCH(row + k);
+        FM_PREFETCH(row + I - 1);
+    }
+}
+
+// Sets out to copy row `b` of the next batch.
+static void R(gather_from)(const fm_run *run, R(errands) *errands, ptrdiff_t b)
+{
+    const ptrdiff_t I = run->net.sizes[0];
+    errands->row = b;
+    errands->copied = 0;
+    if (b >= errands->end)
+        return;
+    if (b % R(GROUP) == 0)
+        R(ask_for_pages)(run, R(min)(b + R(AHEAD), errands->end),
+                         R(min)(b + R(AHEAD) + R(GROUP), errands->end));
+    const ptrdiff_t later = R(min)(b + R(AHEAD), errands->end - 1);
+    errands->from = (const real *)run->X + R(row_of)(run, run->B + b) * I;
+    errands->later = (const real *)run->X + R(row_of)(run, run->B + later) * I;
+    errands->to = R(at)(run, R(layers)(run)->ahead + b * FM_BLOCK);
+}
+
+// A thread that does the tiles [first, last) of the `n_tiles` of the first layer gathers as large a
+// part of the next batch along with them.
+static void R(gather_ahead)(const fm_run *run, R(errands) *errands, ptrdiff_t first, ptrdiff_t last,
+                            ptrdiff_t n_tiles)
+{
+    const ptrdiff_t rows = R(min)(run->n_ahead, run->B), begin = rows * first / n_tiles;
+    errands->end = rows * last / n_tiles;
+    errands->stride = R(block_stride)(run);
+    const ptrdiff_t vectors = (errands->end - begin) * (run->net.sizes[0] / FM_LANES);
+    errands->copies_of_tile = (vectors + last - first - 1) / (last - first);
+    R(ask_for_pages)(run, begin, R(min)(begin + R(AHEAD) + R(GROUP), errands->end));
+    R(gather_from)(run, errands, begin);
+}
+
+// How much of it the next tile does; and after that tile, on to the next row where one is done.
+INLINE ptrdiff_t R(next_copies)(const fm_run *run, const R(errands) *errands)
+{
+    if (errands->row >= errands->end)
+        return 0;
+    const ptrdiff_t left = run->net.sizes[0] / FM_LANES - errands->copied;
+    return R(min)(R(min)(errands->copies_of_tile, left), run->B);
+}
+INLINE void R(gather_on)(const fm_run *run, R(errands) *errands)
+{
+    const ptrdiff_t b = errands->row;
+    errands->copied += errands->copies;
+    if (b >= errands->end || errands->copied < run->net.sizes[0] / FM_LANES)
+        return;
+    R(gather_row)(run, R(layers)(run)->ahead, b, run->B + b, errands->copied * FM_LANES);
+    R(gather_from)(run, errands, b + 1);
+}
+
+// What the tiles did not get to.
+static void R(gather_rest)(const fm_run *run, R(errands) *errands)
+{
+    for (ptrdiff_t b = errands->row; b < errands->end; b++, errands->copied = 0)
+        R(gather_row)(run, R(layers)(run)->ahead, b, run->B + b, errands->copied * FM_LANES);
+    errands->row = errands->end = 0;
+}

@@ -1,0 +1,91 @@
+// Phase A: rows of the batch forward through all layers, their loss, and back.
+
+// The losses of B rows from `first` on, and their logits or values Z replaced by dZ.
+static void R(loss_rows)(const fm_run *run, real *Z, ptrdiff_t first, ptrdiff_t B)
+{
+    const ptrdiff_t O = run->net.sizes[run->net.n_layers], stride = R(block_stride)(run);
+    const ptrdiff_t *rows = run->rows ? run->rows + first : NULL;
+    const real scale = (real)R(gradient_scale)(run);
+    real *losses = R(losses)(run) + first;
+    if (run->net.loss == FM_SOFTMAX_CROSS_ENTROPY)
+        R(softmax_cross_entropy)(Z, losses, run->y, rows, first, B, O, stride, scale);
+    else
+        R(squared_error)(Z, losses, run->y, rows, first, B, O, stride, scale);
+}
+
+// Where in the panel after this one, of K rows, block i of n may ask for lines: the last blocks share
+// it out, a line of it in every k. The others ask for what they have.
+INLINE const real *R(panel_ahead)(const real *panel, ptrdiff_t K, int NV, ptrdiff_t i, ptrdiff_t n)
+{
+    const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real);
+    const ptrdiff_t lines = NV * FM_LANES / line, from_end = n - 1 - i;
+    return from_end < lines ? panel + K * NV * FM_LANES + (lines - 1 - from_end) * K * line : panel;
+}
+
+// Rows [first, last) of the batch forward, their loss, and back.
+static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
+{
+    const fm_layer *layers = R(layers)(run), *layer;
+    const fm_net *net = &run->net;
+    const real *state = run->state;
+    const ptrdiff_t B = last - first, L = net->n_layers;
+    const R(blocks) blocks = R(blocks_of)(B);
+    const int relu = net->activation == FM_RELU;
+    const int curved = net->activation == FM_TANH || net->activation == FM_LOGISTIC;
+    const ptrdiff_t stride = R(block_stride)(run);
+
+    if (!run->gathered)
+        R(gather)(run, first, last);
+    for (layer = layers; layer < layers + L; layer++) {
+        const int hidden = layer < layers + L - 1;
+        const real *A = R(at)(run, layer->in + first * FM_BLOCK);
+        real *C = R(at)(run, layer->out + first * FM_BLOCK);
+        for (ptrdiff_t p = 0; 2 * p < layer->vectors; p++) {
+            const int NV = R(panel_vectors)(layer->vectors, p);
+            const real *panel = state + layer->W + p * WIDTH * (layer->I + 1);
+            for (ptrdiff_t i = 0; i < blocks.n; i++) {
+                const ptrdiff_t b = R(block_start)(blocks, i) * FM_BLOCK;
+                R(row_tile)((int)R(block_rows)(blocks, i), NV, C + R(column)(stride, p * WIDTH) + b,
+                            A + b, panel + NV * FM_LANES, panel, panel,
+                            R(panel_ahead)(panel, layer->I, NV, i, blocks.n), stride, layer->I,
+                            hidden && relu ? FM_STORE_RELU : FM_STORE);
+            }
+        }
+        if (hidden && curved)
+            R(activation_forward)(C, B, layer->O, stride, net->activation);
+    }
+
+    layer = layers + L - 1;
+    const real *dZ = R(at)(run, layer->out + first * FM_BLOCK);
+    R(loss_rows)(run, R(at)(run, layer->out + first * FM_BLOCK), first, B);
+
+    for (; layer > layers; layer--) {
+        const ptrdiff_t vectors = R(vectors)(layer->I);
+        const real *A = R(at)(run, layer->in + first * FM_BLOCK);
+        real *dA = R(at)(run, layer->din + first * FM_BLOCK);
+        for (ptrdiff_t p = 0; 2 * p < vectors; p++) {
+            const int NV = R(panel_vectors)(vectors, p);
+            const real *panel = state + layer->WT + p * WIDTH * layer->O;
+            for (ptrdiff_t i = 0; i < blocks.n; i++) {
+                const ptrdiff_t b = R(block_start)(blocks, i) * FM_BLOCK;
+                const ptrdiff_t at = R(column)(stride, p * WIDTH) + b;
+                R(row_tile)((int)R(block_rows)(blocks, i), NV, dA + at, dZ + b, panel,
+                            R(zeros)(run), A + at,
+                            R(panel_ahead)(panel, layer->O, NV, i, blocks.n), stride, layer->O,
+                            relu ? FM_STORE_MASKED : FM_STORE);
+            }
+        }
+        if (curved)
+            R(activation_backward)(dA, A, B, layer->I, stride, net->activation);
+        dZ = dA;
+    }
+}
+
+static double R(loss)(const fm_run *run)
+{
+    const real *losses = R(losses)(run);
+    double sum = 0;
+    for (ptrdiff_t b = 0; b < run->B; b++)
+        sum += (double)losses[b];
+    return sum;
+}
