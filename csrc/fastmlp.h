@@ -54,6 +54,8 @@ typedef struct fm_run {
     void *params, *moment1, *moment2;
     void *gradients;
     void *state;                 // the engine's own copy of params and moments
+    void *backup;                // where a step keeps the state before it, or NULL; a step may make
+                                 // the two change places
     void *workspace;             // both aligned to 64 bytes
     ptrdiff_t max_rows;          // the largest B of this run
 
@@ -86,7 +88,7 @@ typedef struct fm_engine {
     // run->gradients of params and the mean loss of the batch. Returns the loss summed over rows.
     double (*gradients)(fm_run *run);
     // One step of run->rule on the state. Returns the loss summed over the rows; where that is not
-    // finite the state is unchanged.
+    // finite the state is unchanged, and perhaps not in the backup.
     double (*step)(fm_run *run);
 } fm_engine;
 

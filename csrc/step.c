@@ -93,6 +93,11 @@ static double step(fm_run *run)
         first->ahead = in;
     }
     fm_team_run(run->team, step_part, &job);
+    if (run->backup && isfinite(job.loss)) {
+        void *state = run->state;
+        run->state = run->backup;
+        run->backup = state;
+    }
     run->gathered = functions(run)->gathers_ahead(run) && isfinite(job.loss);
     return job.loss;
 }

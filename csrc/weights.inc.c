@@ -10,6 +10,9 @@ static void R(store_gradients)(fm_run *run, const fm_layer *layer, const real *d
         memcpy(out + r * layer->O, dW + r * width, bytes);
 }
 
+// Where the updated parameters go.
+INLINE real *R(new_state)(const fm_run *run) { return run->backup ? run->backup : run->state; }
+
 // Tiles share out the features of a layer; none reaches over the end of a block.
 enum { R(TILES_OF_BLOCK) = (FM_BLOCK + FM_ROWS - 1) / FM_ROWS };
 INLINE ptrdiff_t R(n_tiles)(ptrdiff_t I)
@@ -36,7 +39,8 @@ static void R(weights_tile)(fm_run *run, const fm_layer *layer, R(errands) *erra
 {
     const int NV = R(panel_vectors)(layer->vectors, p), width = NV * FM_LANES, with_bias = f == 0;
     const real *A = R(at)(run, layer->in + R(column)(R(block_stride)(run), f));
-    real *state = (real *)run->state + p * WIDTH * (layer->I + 1) + (with_bias ? 0 : 1 + f) * width;
+    const ptrdiff_t at = p * WIDTH * (layer->I + 1) + (with_bias ? 0 : 1 + f) * width;
+    const real *state = (const real *)run->state + at;
     errands->next_W = state + layer->W;
     errands->next_moment1 = state + layer->moment1;
     errands->copies = R(next_copies)(run, errands);
@@ -49,9 +53,13 @@ static void R(weights_tile)(fm_run *run, const fm_layer *layer, R(errands) *erra
         R(store_gradients)(run, layer, errands->dW + with_bias * width, f, M, p * WIDTH, width);
         return;
     }
+    real *new_state = R(new_state)(run) + at;
     errands->W = state + layer->W;
     errands->moment1 = state + layer->moment1;
     errands->moment2 = state + layer->moment2;
+    errands->new_W = new_state + layer->W;
+    errands->new_moment1 = new_state + layer->moment1;
+    errands->new_moment2 = new_state + layer->moment2;
     errands->bias_vectors = with_bias * NV;
     errands->updates = (with_bias + M) * NV;
 }
@@ -85,8 +93,8 @@ static void R(weights_layer)(fm_run *run, const fm_layer *layer, R(errands) *err
     R(gather_rest)(run, errands);
     R(flush)(errands);
     for (ptrdiff_t p = from; !first_layer && !run->store_gradients && p < to; p++)
-        R(transpose_panel)((real *)run->state + layer->WT,
-                           (real *)run->state + layer->W + p * WIDTH * (layer->I + 1), layer, p);
+        R(transpose_panel)(R(new_state)(run) + layer->WT,
+                           R(new_state)(run) + layer->W + p * WIDTH * (layer->I + 1), layer, p);
 }
 
 // Part `part` of `n_parts` of all weight tiles: a stretch of equal cost of an order that goes layer

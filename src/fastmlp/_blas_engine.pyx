@@ -249,6 +249,8 @@ cdef double _engine_gradients(fm_run *run) noexcept nogil:
 cdef double _engine_step(fm_run *run) noexcept nogil:
     cdef char *A_0 = _first_activation(run)
     cdef char *dW = _own_gradients(run)
+    if run.backup != NULL:
+        memcpy(run.backup, run.state, 3 * _n_params(&run.net) * _itemsize(&run.net))
     if run.net.dtype == FM_FLOAT32:
         return _step(run, <float *>A_0, <float *>run.state, <float *>dW)
     return _step(run, <double *>A_0, <double *>run.state, <double *>dW)

@@ -15,7 +15,6 @@ from libc.math cimport exp, isfinite, pow, sqrt
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
 
 from numpy import dtype as numpy_dtype, empty, ndarray
 
@@ -367,12 +366,11 @@ cdef class Core:
         with nogil:
             self.run.team = fm_team_open(n_threads, max_workers)
             try:
-                memcpy(self.backup, self.run.state, self.state_bytes)
                 steps = self._steps(<const ptrdiff_t *>rows.view.buf, n, batch_size, t, n, &total)
                 if steps and not self.engine.finite(&self.run):
                     # The last step made numbers that are not finite, which any further step would
                     # have met: the epoch again, without it.
-                    memcpy(self.run.state, self.backup, self.state_bytes)
+                    self.run.state, self.backup = self.backup, self.run.state
                     steps = self._steps(<const ptrdiff_t *>rows.view.buf, n, batch_size, t,
                                         steps - 1, &total)
             finally:
@@ -411,7 +409,12 @@ cdef class Core:
                 run.rule.corrected_rate = run.rule.learning_rate * sqrt(
                     1 - pow(run.rule.beta2, t + steps + 1)
                 ) / (1 - pow(run.rule.beta1, t + steps + 1))
+            if steps == 0:  # the backup is of the state before all of them
+                run.backup = self.backup
             loss = self.engine.step(run)
+            if steps == 0:
+                self.backup = run.backup
+                run.backup = NULL
             if not isfinite(loss):
                 break
             total[0] += loss

@@ -36,6 +36,7 @@ cdef extern from "fastmlp.h" nogil:
         void *moment2
         void *gradients
         void *state
+        void *backup
         void *workspace
         ptrdiff_t max_rows
         const ptrdiff_t *rows
