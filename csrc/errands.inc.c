@@ -6,8 +6,8 @@ typedef struct R(errands) {
     // The update of the tile before, whose gradient waits in dW; the first vectors of it may be those
     // of a bias, which does not decay.
     ptrdiff_t updates, bias_vectors;
-    const real *W, *moment1, *moment2;
-    real *new_W, *new_moment1, *new_moment2; // the same or, where there is a backup, in its place
+    real *W, *moment1, *moment2;
+    ptrdiff_t shift;             // from there to where the new ones go: 0 but for a backup
     const real *next_W, *next_moment1; // of this tile: to bring nearer
     // Rows [row, end) of the next batch to gather, into blocks `stride` apart: of the first of them
     // `copied` vectors are done, and the next `copies` are this tile's; `later` is a row to ask for.
@@ -26,12 +26,11 @@ INLINE void R(update)(R(errands) *errands, ptrdiff_t vector)
     const V dW = vload(errands->dW + at);
     FM_PREFETCH_TO_WRITE(errands->next_W + at);
     FM_PREFETCH_TO_WRITE(errands->next_moment1 + at);
-    const V W = vload(errands->W + at), moment1 = vload(errands->moment1 + at);
     if (!rule->adam)
-        R(sgd)(errands->new_W + at, errands->new_moment1 + at, W, moment1, dW, rule, decays);
+        R(sgd)(errands->W + at, errands->moment1 + at, errands->shift, dW, rule, decays);
     else
-        R(adam)(errands->new_W + at, errands->new_moment1 + at, errands->new_moment2 + at, W,
-                moment1, vload(errands->moment2 + at), dW, rule, decays);
+        R(adam)(errands->W + at, errands->moment1 + at, errands->moment2 + at, errands->shift, dW,
+                rule, decays);
 }
 
 // Copies one vector of a row, and asks for that of a later row.

@@ -54,8 +54,8 @@ typedef struct fm_run {
     void *params, *moment1, *moment2;
     void *gradients;
     void *state;                 // the engine's own copy of params and moments
-    void *backup;                // where a step keeps the state before it, or NULL; a step may make
-                                 // the two change places
+    void *backup;                // where a step keeps the state before it, or NULL: in one piece of
+                                 // memory with it, and the step may make them change places
     void *workspace;             // both aligned to 64 bytes
     ptrdiff_t max_rows;          // the largest B of this run
 

@@ -36,29 +36,31 @@ INLINE double R(gradient_scale)(const fm_run *run)
     return (sgd ? -run->rule.learning_rate : 1.0) / (double)run->B;
 }
 
-// One vector of parameters W and velocity v after a step of SGD, from dW = -learning_rate dW.
-INLINE void R(sgd)(real *new_W, real *new_v, V W, V v, V dW, const R(rule) *rule, int decays)
+// One vector of parameters and velocity after a step of SGD, from dW = -learning_rate dW; the new
+// ones go `shift` elements behind the old.
+INLINE void R(sgd)(real *W, real *v, ptrdiff_t shift, V dW, const R(rule) *rule, int decays)
 {
-    const V mu = vset1(rule->momentum);
+    const V w = vload(W), mu = vset1(rule->momentum);
     if (decays)
-        dW = vfma(vset1(rule->decay), W, dW);
-    v = vfma(mu, v, dW);
-    vstore(new_v, v);
-    vstore(new_W, vadd(W, rule->nesterov ? vfma(mu, v, dW) : v));
+        dW = vfma(vset1(rule->decay), w, dW);
+    const V velocity = vfma(mu, vload(v), dW);
+    vstore(v + shift, velocity);
+    vstore(W + shift, vadd(w, rule->nesterov ? vfma(mu, velocity, dW) : velocity));
 }
 
-// One vector of parameters W and its two moments m and v after a step of Adam.
-INLINE void R(adam)(real *new_W, real *new_m, real *new_v, V W, V m, V v, V dW, const R(rule) *rule,
+// One vector of parameters and its two moments after a step of Adam, likewise.
+INLINE void R(adam)(real *W, real *m, real *v, ptrdiff_t shift, V dW, const R(rule) *rule,
                     int decays)
 {
+    V w = vload(W);
     if (decays && rule->decoupled)
-        W = vsub(W, vmul(vset1(rule->decay), W));
+        w = vsub(w, vmul(vset1(rule->decay), w));
     else if (decays)
-        dW = vfma(vset1(rule->decay), W, dW);
-    m = vfma(vset1(rule->beta1), m, vmul(vset1(rule->rest1), dW));
-    v = vfma(vset1(rule->beta2), v, vmul(vset1(rule->rest2), vmul(dW, dW)));
-    vstore(new_m, m);
-    vstore(new_v, v);
-    V step = vdiv(m, vadd(vsqrt(v), vset1(rule->epsilon)));
-    vstore(new_W, vsub(W, vmul(vset1(rule->rate), step)));
+        dW = vfma(vset1(rule->decay), w, dW);
+    const V mean = vfma(vset1(rule->beta1), vload(m), vmul(vset1(rule->rest1), dW));
+    const V square = vfma(vset1(rule->beta2), vload(v), vmul(vset1(rule->rest2), vmul(dW, dW)));
+    vstore(m + shift, mean);
+    vstore(v + shift, square);
+    const V step = vdiv(mean, vadd(vsqrt(square), vset1(rule->epsilon)));
+    vstore(W + shift, vsub(w, vmul(vset1(rule->rate), step)));
 }

@@ -39,8 +39,7 @@ static void R(weights_tile)(fm_run *run, const fm_layer *layer, R(errands) *erra
 {
     const int NV = R(panel_vectors)(layer->vectors, p), width = NV * FM_LANES, with_bias = f == 0;
     const real *A = R(at)(run, layer->in + R(column)(R(block_stride)(run), f));
-    const ptrdiff_t at = p * WIDTH * (layer->I + 1) + (with_bias ? 0 : 1 + f) * width;
-    const real *state = (const real *)run->state + at;
+    real *state = (real *)run->state + p * WIDTH * (layer->I + 1) + (with_bias ? 0 : 1 + f) * width;
     errands->next_W = state + layer->W;
     errands->next_moment1 = state + layer->moment1;
     errands->copies = R(next_copies)(run, errands);
@@ -53,13 +52,9 @@ static void R(weights_tile)(fm_run *run, const fm_layer *layer, R(errands) *erra
         R(store_gradients)(run, layer, errands->dW + with_bias * width, f, M, p * WIDTH, width);
         return;
     }
-    real *new_state = R(new_state)(run) + at;
     errands->W = state + layer->W;
     errands->moment1 = state + layer->moment1;
     errands->moment2 = state + layer->moment2;
-    errands->new_W = new_state + layer->W;
-    errands->new_moment1 = new_state + layer->moment1;
-    errands->new_moment2 = new_state + layer->moment2;
     errands->bias_vectors = with_bias * NV;
     errands->updates = (with_bias + M) * NV;
 }
@@ -109,6 +104,7 @@ static void R(weights_part)(fm_run *run, int part, int n_parts)
 
     R(errands) errands;
     errands.rule = R(rule_of)(&run->rule);
+    errands.shift = R(new_state)(run) - (real *)run->state;
     errands.updates = errands.row = errands.end = errands.copied = 0;
     ptrdiff_t cost = 0;
     for (const fm_layer *layer = layers; layer < layers + run->net.n_layers; layer++) {
