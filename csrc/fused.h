@@ -20,7 +20,7 @@ typedef struct fm_layer {
     ptrdiff_t vectors;           // of a row of outputs
     ptrdiff_t W, moment1, moment2, WT;
     ptrdiff_t in;                // A_{l-1}
-    ptrdiff_t ahead;             // in the first layer: A_0 of the next batch
+    ptrdiff_t ahead;             // in the first layer, where X is wide: A_0 of the next batch
     ptrdiff_t out;               // A_l, and in the last layer dZ_l as well
     ptrdiff_t din;               // dZ_{l-1}, as wide as A_{l-1}
     ptrdiff_t flat;              // W_l in run->params and what mirrors it

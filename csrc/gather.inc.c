@@ -36,10 +36,6 @@ static void R(gather)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
 
 // -- ahead --------------------------------------------------------------------------------------
 
-// Rows of X of this many columns and more lie on pages of their own, and to find a page takes longer
-// than to read from it: they are gathered ahead.
-enum { R(WIDE) = 1024 / sizeof(real) };
-
 // From the row that is copied to the one asked for; and rows whose pages are asked for at once.
 enum { R(AHEAD) = 2, R(GROUP) = 16 };
 

@@ -82,6 +82,10 @@ INLINE real *R(rest)(const fm_run *run)
     return R(zeros)(run) + R(lines)(R(widest)(&run->net) + WIDTH);
 }
 
+// Rows of X of this many columns and more lie on pages of their own, and to find a page takes longer
+// than to read from it: they are gathered ahead.
+enum { R(WIDE) = 1024 / sizeof(real) };
+
 // Lays out state and workspace; writes the layers if there is room for them. Returns the elements
 // of the workspace, *state those of the state.
 static ptrdiff_t R(layout)(const fm_net *net, const fm_rule *rule, ptrdiff_t max_rows,
@@ -101,7 +105,7 @@ static ptrdiff_t R(layout)(const fm_net *net, const fm_rule *rule, ptrdiff_t max
         fm_layer layer = {.I = net->sizes[l], .O = net->sizes[l + 1], .flat = flat, .in = in};
         layer.vectors = R(vectors)(layer.O);
         ptrdiff_t n_panels = layer.vectors * FM_LANES * (layer.I + 1);
-        layer.ahead = l ? 0 : R(take)(&total, R(matrix)(max_rows, layer.I));
+        layer.ahead = l || layer.I < R(WIDE) ? 0 : R(take)(&total, R(matrix)(max_rows, layer.I));
         layer.W = R(take)(state, n_panels);
         layer.moment1 = R(take)(state, n_panels);
         layer.moment2 = R(take)(state, rule->kind == FM_ADAM ? n_panels : 0);
