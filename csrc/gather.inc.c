@@ -85,7 +85,8 @@ static void R(gather_ahead)(const fm_run *run, R(errands) *errands, ptrdiff_t fi
     errands->stride = R(block_stride)(run);
     const ptrdiff_t vectors = (errands->end - begin) * (run->net.sizes[0] / FM_LANES);
     errands->copies_of_tile = (vectors + last - first - 1) / (last - first);
-    R(ask_for_pages)(run, begin, R(min)(begin + R(AHEAD) + R(GROUP), errands->end));
+    const ptrdiff_t group = (begin + R(GROUP) - 1) / R(GROUP) * R(GROUP); // gather_from asks from here
+    R(ask_for_pages)(run, begin, R(min)(group + R(AHEAD), errands->end));
     R(gather_from)(run, errands, begin);
 }
 

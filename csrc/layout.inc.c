@@ -82,8 +82,8 @@ INLINE real *R(rest)(const fm_run *run)
     return R(zeros)(run) + R(lines)(R(widest)(&run->net) + WIDTH);
 }
 
-// Rows of X of this many columns and more lie on pages of their own, and to find a page takes longer
-// than to read from it: they are gathered ahead.
+// Shuffled rows of X of this many columns and more lie mostly on a page each, and to find a page takes
+// longer than to read from it: they are gathered ahead.
 enum { R(WIDE) = 1024 / sizeof(real) };
 
 // Lays out state and workspace; writes the layers if there is room for them. Returns the elements
