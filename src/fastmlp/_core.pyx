@@ -349,7 +349,6 @@ cdef class Core:
         self._check_trains()
         self.run.params = parameters.view.buf
         self.run.moment1 = NULL if first is None else first.view.buf
-        self.can_undo = False
         self.run.moment2 = NULL  # the state has room for one only under Adam
         if second is not None and self.run.rule.kind == FM_ADAM:
             self.run.moment2 = second.view.buf
@@ -357,6 +356,7 @@ cdef class Core:
             if store:
                 self.engine.store(&self.run)
             else:
+                self.can_undo = False
                 self.engine.load(&self.run)
 
     def epoch(self, X, y, order, ptrdiff_t batch_size, *, sample_weight=None, double learning_rate,
