@@ -46,7 +46,7 @@ def extension(name: str, *sources: str) -> Extension:
         f"fastmlp.{name}",
         [f"src/fastmlp/{name}.pyx", *sources],
         include_dirs=["csrc"],
-        depends=[str(path) for path in (*ROOT.glob("csrc/*"), *ROOT.glob("src/fastmlp/*.pxd"))],
+        depends=[str(path) for path in (*ROOT.glob("csrc/*"), *ROOT.glob("src/fastmlp/*.px[di]"))],
         define_macros=macros,
         extra_compile_args=flags,
         py_limited_api=ABI3,
