@@ -32,7 +32,9 @@ def write_blas_int() -> None:
     line = "ctypedef int blas_int\n"
     if "blas_int" in declared:
         line = "from scipy.linalg.cython_blas cimport blas_int\n"
-    (ROOT / "src/fastmlp/_blas_int.pxi").write_text(line)
+    include = ROOT / "src/fastmlp/_blas_int.pxi"
+    if not include.exists() or include.read_text() != line:  # else all would be built again
+        include.write_text(line)
 
 
 def extension(name: str, *sources: str) -> Extension:
