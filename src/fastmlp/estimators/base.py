@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from operator import attrgetter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +127,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
         X_val: Any = None,
         y_val: Any = None,
         sample_weight_val: Any = None,
-    ) -> "Perceptron":
+    ) -> Self:
         """Fit the network to X and y.
 
         Parameters
@@ -365,7 +365,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
         return conversion.to_mlp(self)
 
     @classmethod
-    def from_sklearn(cls, fitted: Any) -> "Perceptron":
+    def from_sklearn(cls, fitted: Any) -> Self:
         """Return a copy of a fitted estimator of scikit-learn, which trains on where that ended.
 
         Parameters
@@ -387,7 +387,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
         files.save(self, path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Perceptron":
+    def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read an estimator that `save` has written; it predicts the same bits and trains on.
 
         Raises
