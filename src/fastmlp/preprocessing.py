@@ -4,6 +4,7 @@ All of it is learnt when a model is trained on the command line, travels in the 
 and is applied again by ``fastmlp predict``.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -191,6 +192,8 @@ class Preprocessing:
             _check_names("labels", found.labels, n_outputs)
         elif found.labels is not None:
             raise ValueError("it has labels and a target of numbers")
+        if not isinstance(found.categories, dict):
+            raise ValueError("its categories do not belong to its features")
         n_features = n_inputs
         if found.features is not None:
             if found.categories and isinstance(found.features, list):
@@ -217,12 +220,11 @@ class Preprocessing:
         return [name in self.categories for name in self.features or []]
 
     def _check_categories(self, n_inputs: int) -> None:
-        if not isinstance(self.categories, dict) or not set(self.categories) <= set(
-            self.features or []
-        ):
+        if not set(self.categories) <= set(self.features or []):
             raise ValueError("its categories do not belong to its features")
         for name, texts in self.categories.items():
-            _check_names(f"categories of {name!r}", texts, len(texts) if texts else 1)
+            n = len(texts) if isinstance(texts, list) else 0
+            _check_names(f"categories of {name!r}", texts, max(n, 1))
             if len(set(texts)) < len(texts):
                 raise ValueError(f"its categories of {name!r} repeat a name")
         if self.widths is not None and sum(self.widths) != n_inputs:
@@ -242,8 +244,8 @@ def _check_names(what: str, texts: Any, n: int) -> None:
 def _target(stored: Any, n_outputs: int) -> Target:
     try:
         target = Target(**stored)
-        good = np.isfinite([target.shift, target.scale]).all() and target.scale != 0
-    except TypeError:
+        good = math.isfinite(target.shift) and math.isfinite(target.scale) and target.scale != 0
+    except (TypeError, OverflowError):
         good = False
     if not good or not isinstance(target.name, str) or n_outputs != 1:
         raise ValueError("its target is not one column of numbers with its scaling")
