@@ -2,6 +2,9 @@
 
 import csv
 import json
+import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -266,3 +269,19 @@ def test_models_of_before(folder):
     assert header == ["label", "probability_no", "probability_yes"]
     P = np.array([row[1:] for row in rows], np.float32)
     np.testing.assert_array_equal(P, model.predict_proba(X))
+
+
+def test_the_commands_of_the_documentation(folder):
+    """docs/tables.md shows a table as `rents` writes it, and what to do with it."""
+    text = (Path(__file__).parents[1] / "docs" / "tables.md").read_text()
+    sample, commands = re.findall(r"```(?:sh)?\n(.*?)```", text, re.S)
+    given = rents(folder / "flats.csv")
+    assert sample.splitlines()[0] == ",".join(given)
+    assert {row[0] for row in csv.reader(sample.splitlines()[1:])} == set(given["city"])
+    for line in commands.splitlines():
+        program, *argv = shlex.split(line)
+        code, out, err = run(*argv)
+        assert program == "fastmlp" and code == 0, err
+    assert out.startswith('label,"probability_Aachen, West",probability_Bonn')
+    assert (folder / "predictions.csv").read_text().startswith("rent\n")
+    assert (folder / "loss.svg").exists()
