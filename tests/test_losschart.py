@@ -69,7 +69,7 @@ def test_divergence_leaves_no_file(matplotlib, folder):
     assert held(folder) == before
 
 
-def drawn(loss, validation_loss=(), title="t", kept=None):
+def drawn(loss, validation_loss=(), title="t", kept=False):
     """Draw a history as SVG, whose texts can be read."""
     history = fastmlp.History(list(loss), list(validation_loss))
     chart = losschart.draw(
@@ -79,7 +79,7 @@ def drawn(loss, validation_loss=(), title="t", kept=None):
 
 
 def test_the_best_epoch_is_marked(matplotlib):
-    words = drawn([3, 2, 1.5], [2, 1, 1.25], kept=2)
+    words = drawn([3, 2, 1.5], [2, 1, 1.25], kept=True)
     assert "least on validation rows: 1" in words and "after epoch 2, kept" in words
     assert "epoch" in words and "loss (squares)" in words
     assert "after epoch 2" in drawn([3, 2, 1.5], [2, 1, 1.25])

@@ -158,6 +158,13 @@ def rows_of(folder, dtype):
     return read_rows("t.csv", found).inputs(found, dtype)
 
 
+def test_epochs_unless_asked_for(folder):
+    argv = ["--data", "t.csv", "--target", "city", "--hidden", 2]
+    assert train(*argv)["epochs"] == 30
+    stop = ["--early-stopping", "--patience", 1000]
+    assert train(*argv, *stop, "--learning-rate", 1e-6)["epochs"] == 500
+
+
 def test_best():
     """Ties and NaN are no improvement; patience counts from the best epoch."""
     model = MLP([1, 1])

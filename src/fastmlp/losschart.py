@@ -31,7 +31,7 @@ def check(path: str) -> None:
 
 
 def draw(
-    history: History, path: str, *, title: str, measure: str, watched: str, kept: int | None
+    history: History, path: str, *, title: str, measure: str, watched: str, kept: bool
 ) -> bytes:
     """Return the chart of a history in the format that the name of the file asks for.
 
@@ -45,8 +45,8 @@ def draw(
         Above the chart, and along its axis of losses; the latter is one of `MEASURES`.
     watched : str
         On which rows the validation losses are.
-    kept : int or None
-        The epoch whose parameters are kept, counted from 1; None for the last.
+    kept : bool
+        Whether the model keeps the parameters of the epoch that did best on these rows.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -79,7 +79,7 @@ def draw(
         axes.plot([best], [loss], "o", color=WATCHED, markersize=7)
         to_the_left = best > n / 2
         axes.annotate(
-            f"least on {watched}: {loss:.3g}\nafter epoch {best}{', kept' * (best == kept)}",
+            f"least on {watched}: {loss:.3g}\nafter epoch {best}{', kept' * kept}",
             (best, 1),
             xycoords=("data", "axes fraction"),
             xytext=(-6 if to_the_left else 6, -2),

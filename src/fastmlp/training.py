@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
             title=_title(arguments),
             measure=losschart.MEASURES[model.loss_name],
             watched="validation rows" if best else "test rows",
-            kept=best.epoch if best else None,
+            kept=best is not None,
         )
     if arguments.out is not None:
         model.save(arguments.out)
