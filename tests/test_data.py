@@ -117,6 +117,8 @@ BAD_CSV = {
     "unknown target": (b"a,y\n1,2\n", "no column 'z'; it has a, y", {"target": "z"}),
     "unknown column": (b"a,y\n1,2\n", "no column 'z'; it has a, y", {"columns": ["a", "z"]}),
     "only the target": (b"y\n1\n", "no column besides the target 'y'", {"target": "y"}),
+    "semicolons": (b"a;b\n1;2\n", "line 1: ';' separates the cells, expected commas", {}),
+    "tabs": (b"a\tb\n1\t2\n", r"line 1: '\\t' separates the cells, expected commas", {}),
     "repeated column": (b"a,b,a\n1,2,3\n", "line 1: repeats the column 'a'", {}),
     "nameless column": (b",a\n0,1\n", "line 1: column 1 has no name", {}),
     "row too short": (b"a,b\n1,2\n1\n", "line 3: 1 cells where the header names 2", {}),

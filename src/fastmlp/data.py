@@ -212,6 +212,9 @@ def _columns(
     """Return the feature columns, their places in the header, and the target's place."""
     if not any(header) or _looks_like_data(header):
         raise FileFormatError(f"{path}, line 1: no header that names the columns")
+    for mark in ";\t":
+        if len(header) == 1 and mark in header[0]:
+            raise FileFormatError(f"{path}, line 1: {mark!r} separates the cells, expected commas")
     if "" in header:
         raise FileFormatError(f"{path}, line 1: column {header.index('') + 1} has no name")
     repeated = {name for name in header if header.count(name) > 1}
