@@ -374,7 +374,7 @@ def test_partial_fit_takes_the_same_step_on_whatever_holds_the_rows(kind):
 
 def test_partial_fit_takes_the_quick_way_only_where_nothing_needs_a_closer_look(monkeypatch):
     X, y = digits(64)
-    model = MLPClassifier(random_state=0).partial_fit(X, y, classes=np.arange(10))
+    model = MLPClassifier((20, 10), random_state=0).partial_fit(X, y, classes=np.arange(10))
     looks = []
     checked = MLPClassifier._checked_step
     monkeypatch.setattr(
@@ -386,6 +386,9 @@ def test_partial_fit_takes_the_quick_way_only_where_nothing_needs_a_closer_look(
     assert len(looks) == 1
     model.partial_fit(X, y).partial_fit(X, y)
     assert len(looks) == 1
+    for _ in range(2):  # another array every time, of which nobody can say that it is the same
+        model.set_params(hidden_layer_sizes=np.array([20, 10])).partial_fit(X, y).partial_fit(X, y)
+    assert len(looks) == 3
     for bad_X, bad_y in [
         (np.where(X > 0.9, np.nan, X), y),
         (X[:, 1:], y),
