@@ -607,11 +607,14 @@ def test_grid_search_in_processes_pipelines_and_the_rest():
     assert "MLPClassifier" in pipeline._repr_html_()
 
 
-def test_processes_of_joblib_share_the_threads():
+def test_processes_of_joblib_share_the_threads(monkeypatch):
     from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
 
     from fastmlp import engines
 
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # joblib leaves what the user has set
+    get_reusable_executor().shutdown(wait=True)
     counts = Parallel(n_jobs=2)(delayed(engines.usable_threads)() for _ in range(2))
     assert max(counts) <= max(1, joblib.cpu_count() // 2)
 
