@@ -16,8 +16,9 @@ DEBUG = os.environ.get("FASTMLP_DEBUG") == "1"
 ABI3 = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 LEVELS = ("avx512", "avx2", "neon", "portable")
+BOTH_ENGINES = [f"csrc/{name}.c" for name in ("dropout", "finite", "norm")]
 CORE_SOURCES = [
-    *(f"csrc/{name}.c" for name in ("finite", "memory", "pool", "probe", "shuffle", "step")),
+    *(f"csrc/{name}.c" for name in ("memory", "pool", "probe", "shuffle", "step")),
     *(f"csrc/simd_{level}.c" for level in LEVELS),
 ]
 
@@ -57,8 +58,8 @@ setup(
     ext_modules=cythonize(
         [
             extension("_blas"),
-            extension("_blas_engine", "csrc/finite.c"),
-            extension("_core", *CORE_SOURCES),
+            extension("_blas_engine", *BOTH_ENGINES),
+            extension("_core", *BOTH_ENGINES, *CORE_SOURCES),
         ],
         include_path=["src"],
         compiler_directives={

@@ -20,17 +20,12 @@ typedef struct R(errands) {
 INLINE void R(update)(R(errands) *errands, ptrdiff_t vector)
 {
     FM_FORGET();
-    const R(rule) *rule = &errands->rule;
     const ptrdiff_t at = vector * FM_LANES;
-    const int decays = rule->decays && vector >= errands->bias_vectors;
     const V dW = vload(errands->dW + at);
     FM_PREFETCH_TO_WRITE(errands->next_W + at);
     FM_PREFETCH_TO_WRITE(errands->next_moment1 + at);
-    if (!rule->adam)
-        R(sgd)(errands->W + at, errands->moment1 + at, errands->shift, dW, rule, decays);
-    else
-        R(adam)(errands->W + at, errands->moment1 + at, errands->moment2 + at, errands->shift, dW,
-                rule, decays);
+    R(update_vector)(errands->W + at, errands->moment1 + at, errands->moment2 + at, errands->shift,
+                     dW, &errands->rule, vector >= errands->bias_vectors);
 }
 
 // Copies one vector of a row, and asks for that of a later row.

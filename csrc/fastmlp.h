@@ -13,20 +13,28 @@
 #include <stdint.h>
 
 enum { FM_FLOAT32, FM_FLOAT64 };
-enum { FM_IDENTITY, FM_RELU, FM_TANH, FM_LOGISTIC };
-enum { FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR };
+enum { FM_IDENTITY, FM_RELU, FM_TANH, FM_LOGISTIC, FM_LEAKY_RELU, FM_GELU, FM_SILU };
+enum {
+    FM_SOFTMAX_CROSS_ENTROPY,    // the one whose targets are class numbers
+    FM_SQUARED_ERROR, FM_BINARY_CROSS_ENTROPY, FM_POISSON, FM_ABSOLUTE_ERROR, FM_HUBER, FM_QUANTILE,
+};
 enum { FM_SGD, FM_ADAM };
 
 // What the network is. The output layer is always linear: its non-linearity belongs to the loss.
 typedef struct fm_net {
     ptrdiff_t n_layers;          // L >= 1
     const ptrdiff_t *sizes;      // L + 1 sizes, each >= 1
-    int activation;              // of every hidden layer
+    const int *activations;      // of the L - 1 hidden layers
     int loss;
+    double loss_parameter;       // delta of Huber's loss, or the quantile
+    double loss_clip;            // the least probability that enters a logarithm, or 0
+    double dropout;              // share of the hidden outputs that a training step drops
     int dtype;
 } fm_net;
 
-// How a step changes the parameters. Biases are not decayed.
+// How a step changes the parameters. Biases are not decayed. First dW is scaled down where the norm
+// of all gradients, weight_decay included, exceeds max_norm; and with decoupled_decay
+// W -= learning_rate decoupled_decay W beside the rest.
 //
 // SGD:   v = momentum v - learning_rate (dW + weight_decay W), then W += v,
 //        or with nesterov W += momentum v - learning_rate (dW + weight_decay W).
@@ -34,15 +42,13 @@ typedef struct fm_net {
 // Adam:  g = dW + weight_decay W; m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
 //        W -= corrected_rate m / (sqrt(v) + epsilon), where
 //        corrected_rate = learning_rate sqrt(1 - beta2^t) / (1 - beta1^t) in step t = 1, 2, ...
-//        Decoupled, g = dW and first W -= learning_rate weight_decay W.
 //        moment1 is m, moment2 v.
 typedef struct fm_rule {
     int kind;
-    double learning_rate, weight_decay;
+    double learning_rate, weight_decay, decoupled_decay, max_norm;
     double momentum;
     int nesterov;
     double beta1, beta2, epsilon, corrected_rate;
-    int decoupled;
 } fm_rule;
 
 // All that a step reads and writes. The owner keeps every pointer alive.
@@ -51,8 +57,10 @@ typedef struct fm_run {
     fm_rule rule;
     const void *X;               // (n, sizes[0])
     const void *y;               // int64_t (n,) for cross-entropy, else (n, sizes[L]) like X
+    const void *sample_weight;   // (n,) like X, or NULL for 1 each
+    double weight_sum;           // of the sample weights of this batch
     void *params, *moment1, *moment2;
-    void *gradients;
+    void *gradients;             // and room for those of a step where max_norm is finite
     void *state;                 // the engine's own copy of params and moments
     void *backup;                // where a step keeps the state before it, or NULL: in one piece of
                                  // memory with it, and the step may make them change places
@@ -62,6 +70,8 @@ typedef struct fm_run {
     const ptrdiff_t *rows;       // of this batch, or NULL for rows 0..B of X
     ptrdiff_t B;
     ptrdiff_t n_ahead;           // how many rows of the next batches stand behind rows[B]
+    uint64_t dropout_key;        // what is dropped depends on this, the number of the step, the layer,
+    uint64_t step;               // the row in the batch and the column, and on nothing else
     int gathered;                // set by a step that already read the next batch; the caller
                                  // clears it wherever another batch comes next
 
@@ -85,7 +95,10 @@ typedef struct fm_engine {
     int (*finite)(const fm_run *run);
     // out (B, sizes[L]) = logits or values of params for X (B, sizes[0]).
     void (*forward)(fm_run *run, void *out, const void *X, ptrdiff_t B);
-    // run->gradients of params and the mean loss of the batch. Returns the loss summed over rows.
+    // Sum of the squares of all weights in the state, biases left out.
+    double (*penalty)(const fm_run *run);
+    // run->gradients of params and the mean loss of the batch. Returns the loss summed over rows, as
+    // does a step; with sample weights, both are means and sums so weighted.
     double (*gradients)(fm_run *run);
     // One step of run->rule on the state. Returns the loss summed over the rows; where that is not
     // finite the state is unchanged, and perhaps not in the backup.
@@ -97,7 +110,7 @@ typedef struct fm_engine {
 const fm_engine *fm_fused_engine(const char *level);
 
 // y = function(x) for n numbers of a dtype, by the fused engine's vectors; for tests.
-enum { FM_EXP, FM_LOG, FM_MATH_TANH, FM_MATH_LOGISTIC };
+enum { FM_EXP, FM_LOG, FM_MATH_TANH, FM_MATH_LOGISTIC, FM_NORMAL_CDF };
 void fm_vector_math(const fm_engine *engine, int dtype, int function, void *y, const void *x,
                     ptrdiff_t n);
 
@@ -107,6 +120,16 @@ double fm_probe(const char *level, int dtype, double seconds);
 
 // order (n,) = the numbers 0..n-1 in an order that the seed decides.
 void fm_shuffle(ptrdiff_t *order, ptrdiff_t n, uint64_t seed);
+
+// words[0..32) = random bits of the columns [32 block, 32 block + 32) of a row, by Philox4x32-10.
+void fm_dropout_words(uint32_t words[32], uint64_t key, uint64_t step, ptrdiff_t layer, ptrdiff_t row,
+                      ptrdiff_t block);
+// Outputs of words below this are dropped.
+uint32_t fm_dropout_threshold(double dropout);
+
+// Sum of x[0..n)^2, in one order everywhere.
+double fm_sum_of_squares_float32(const float *x, ptrdiff_t n);
+double fm_sum_of_squares_float64(const double *x, ptrdiff_t n);
 
 // n_bytes of memory on a cache line, or NULL; and its end.
 void *fm_allocate(size_t n_bytes);

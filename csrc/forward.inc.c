@@ -61,13 +61,13 @@ static void R(forward)(const fm_run *run, void *out, const void *X, ptrdiff_t B)
     ptrdiff_t lda = net->sizes[0], stride = FM_BLOCK;
     real *C = NULL;
     for (const fm_layer *layer = layers; layer < layers + net->n_layers; layer++) {
-        int hidden = layer < layers + net->n_layers - 1;
+        const int activation = R(activation_of)(net, layer - layers);
         C = R(at)(run, layer->out);
         R(linear_forward)(C, A, (const real *)run->params + layer->flat, R(rest)(run), layer, B, lda,
                           stride, out_stride,
-                          hidden && net->activation == FM_RELU ? FM_STORE_RELU : FM_STORE);
-        if (hidden && (net->activation == FM_TANH || net->activation == FM_LOGISTIC))
-            R(activation_forward)(C, B, layer->O, out_stride, net->activation);
+                          activation == FM_RELU ? FM_STORE_RELU : FM_STORE);
+        if (!R(is_in_tile)(activation))
+            R(activation_forward)(C, NULL, B, layer->O, out_stride, activation);
         A = C;
         lda = FM_BLOCK;
         stride = out_stride;

@@ -23,6 +23,7 @@ typedef struct fm_layer {
     ptrdiff_t ahead;             // in the first layer, where X is wide: A_0 of the next batch
     ptrdiff_t out;               // A_l, and in the last layer dZ_l as well
     ptrdiff_t din;               // dZ_{l-1}, as wide as A_{l-1}
+    ptrdiff_t slope;             // of a hidden layer dA_l/dZ_l, or 0 where A_l is enough to know it
     ptrdiff_t flat;              // W_l in run->params and what mirrors it
 } fm_layer;
 
@@ -38,6 +39,8 @@ typedef struct fm_functions {
     void (*forward)(const fm_run *run, void *out, const void *X, ptrdiff_t B);
     void (*rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last);
     void (*weights_part)(fm_run *run, int part, int n_parts);
+    void (*clipped_update)(fm_run *run);
+    double (*penalty)(const fm_run *run);
     int (*gathers_ahead)(const fm_run *run);
     double (*loss)(const fm_run *run);
     void (*math)(int function, void *y, const void *x, ptrdiff_t n);

@@ -47,10 +47,12 @@ INLINE ptrdiff_t R(max)(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 #include "update.inc.c"
 #include "errands.inc.c"
 #include "tile.inc.c"
+#include "activations.inc.c"
 #include "loss.inc.c"
 #include "gather.inc.c"
 #include "rows.inc.c"
 #include "weights.inc.c"
+#include "passes.inc.c"
 #include "forward.inc.c"
 
 static const fm_functions R(functions) = {
@@ -63,6 +65,8 @@ static const fm_functions R(functions) = {
     .forward = R(forward),
     .rows_part = R(rows_part),
     .weights_part = R(weights_part),
+    .clipped_update = R(clipped_update),
+    .penalty = R(penalty),
     .gathers_ahead = R(gathers_ahead),
     .loss = R(loss),
     .math = R(math),

@@ -86,6 +86,12 @@ INLINE real *R(rest)(const fm_run *run)
 // longer than to read from it: they are gathered ahead.
 enum { R(WIDE) = 1024 / sizeof(real) };
 
+// Whether the outputs of hidden layer l do not tell their slopes.
+INLINE int R(keeps_slopes)(const fm_net *net, ptrdiff_t l)
+{
+    return net->dropout > 0 || net->activations[l] == FM_GELU || net->activations[l] == FM_SILU;
+}
+
 // Lays out state and workspace; writes the layers if there is room for them. Returns the elements
 // of the workspace, *state those of the state.
 static ptrdiff_t R(layout)(const fm_net *net, const fm_rule *rule, ptrdiff_t max_rows,
@@ -111,6 +117,8 @@ static ptrdiff_t R(layout)(const fm_net *net, const fm_rule *rule, ptrdiff_t max
         layer.moment2 = R(take)(state, rule->kind == FM_ADAM ? n_panels : 0);
         layer.WT = R(take)(state, l ? R(vectors)(layer.I) * FM_LANES * layer.O : 0);
         layer.out = in = R(take)(&total, R(matrix)(max_rows, layer.O));
+        if (l < L - 1 && R(keeps_slopes)(net, l))
+            layer.slope = R(take)(&total, R(matrix)(max_rows, layer.O));
         layer.din = l ? R(take)(&total, R(matrix)(max_rows, layer.I)) : 0;
         flat += (layer.I + 1) * layer.O;
         if (layers)

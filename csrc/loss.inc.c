@@ -1,4 +1,4 @@
-// Losses and activations on rows of a matrix in blocks, `stride` apart: what is not a product.
+// Losses on rows of a matrix in blocks of columns, `stride` apart.
 
 // The sum of 16 virtual lanes, in as many vectors as it takes, by one fixed tree: lane i and lane
 // i + 8, then i + 4, i + 2, i + 1. Overwrites the vectors.
@@ -73,12 +73,13 @@ static real R(softmax_row)(real *z, ptrdiff_t O, ptrdiff_t stride, int64_t label
 
 // The same for up to FM_LANES rows of at most 16 logits: transposed, a vector holds one class of
 // all rows, and what is a tree over lanes above is one over vectors.
-static void R(softmax_rows)(real *Z, ptrdiff_t n, ptrdiff_t O, const int64_t *labels, real scale,
-                            real *totals, real *shifted)
+static void R(softmax_rows)(real *Z, ptrdiff_t n, ptrdiff_t O, const int64_t *labels,
+                            const real *scales, real *totals, real *shifted)
 {
     V e[FM_VIRTUAL_LANES], sum[FM_VIRTUAL_LANES];
-    real at_label[FM_LANES] = {0}, label_numbers[FM_LANES] = {0};
+    real at_label[FM_LANES] = {0}, label_numbers[FM_LANES] = {0}, scale_of[FM_LANES] = {0};
     for (ptrdiff_t r = 0; r < n; r++) {
+        scale_of[r] = scales[r];
         at_label[r] = Z[r * FM_BLOCK + labels[r]];
         label_numbers[r] = (real)labels[r];
     }
@@ -99,9 +100,9 @@ static void R(softmax_rows)(real *Z, ptrdiff_t n, ptrdiff_t O, const int64_t *la
         for (int i = 0; i < half; i++)
             sum[i] = vadd(sum[i], sum[i + half]);
     vstore(totals, sum[0]);
-    V factor = vdiv(vset1(scale), sum[0]);
+    const V scale = vload(scale_of), factor = vdiv(scale, sum[0]);
     for (ptrdiff_t o = 0; o < O; o++) {
-        V not_less = vselect_lt(label, vset1((real)o), vset1(0), vset1(scale));
+        V not_less = vselect_lt(label, vset1((real)o), vset1(0), scale);
         V onehot = vselect_lt(label, vset1((real)(o + 1)), not_less, vset1(0));
         e[o] = vsub(vmul(e[o], factor), onehot);
     }
@@ -113,54 +114,117 @@ static void R(softmax_rows)(real *Z, ptrdiff_t n, ptrdiff_t O, const int64_t *la
 }
 
 // y = log(x), exp(x), ... for n numbers, a multiple of the lanes or not. y may be x.
-enum { R(MATH_EXP), R(MATH_LOG), R(MATH_TANH), R(MATH_LOGISTIC) };
+enum { R(MATH_EXP), R(MATH_LOG), R(MATH_TANH), R(MATH_LOGISTIC), R(MATH_NORMAL_CDF) };
 static void R(math)(int function, void *y, const void *x, ptrdiff_t n)
 {
     for (ptrdiff_t i = 0; i < n; i += FM_LANES) {
         int valid = n - i < FM_LANES ? (int)(n - i) : FM_LANES;
-        V a = vload_n((const real *)x + i, valid);
-        a = function == R(MATH_EXP)    ? R(vexp)(a)
-            : function == R(MATH_LOG)  ? R(vlog)(a)
-            : function == R(MATH_TANH) ? R(vtanh)(a)
-                                       : R(vlogistic)(a);
+        V a = vload_n((const real *)x + i, valid), density;
+        a = function == R(MATH_EXP)        ? R(vexp)(a)
+            : function == R(MATH_LOG)      ? R(vlog)(a)
+            : function == R(MATH_TANH)     ? R(vtanh)(a)
+            : function == R(MATH_LOGISTIC) ? R(vlogistic)(a)
+                                           : R(vnormal_cdf)(a, &density);
         vstore_n((real *)y + i, a, valid);
     }
 }
 
+// The rows of a batch in chunks: what the losses know of them.
+enum { R(CHUNK) = 64 };
+typedef struct R(loss_of) {
+    int loss;
+    real parameter, least, most; // of a loss; least and most are what clipped probabilities leave of it
+    real scale;                  // of dZ
+    const real *sample_weight;   // or NULL
+    const ptrdiff_t *rows;       // or NULL for those from `first` on
+    ptrdiff_t first, O, stride;
+} R(loss_of);
+
+INLINE ptrdiff_t R(data_row)(const R(loss_of) *of, ptrdiff_t b)
+{
+    return of->rows ? of->rows[b] : of->first + b;
+}
+INLINE real R(weight_of)(const R(loss_of) *of, ptrdiff_t b)
+{
+    return of->sample_weight ? of->sample_weight[R(data_row)(of, b)] : 1;
+}
+
 // Softmax cross-entropy of B rows: Z becomes dZ of the mean over batch rows; losses (B,) are the
 // rows' own.
-static void R(softmax_cross_entropy)(real *Z, real *losses, const int64_t *y,
-                                     const ptrdiff_t *rows, ptrdiff_t first, ptrdiff_t B,
-                                     ptrdiff_t O, ptrdiff_t stride, real scale)
+static void R(softmax_cross_entropy)(real *Z, real *losses, const int64_t *y, ptrdiff_t B,
+                                     const R(loss_of) *of)
 {
-    enum { CHUNK = 64 };
-    real totals[CHUNK], shifted[CHUNK];
-    int64_t labels[CHUNK];
-    for (ptrdiff_t start = 0; start < B; start += CHUNK) {
-        ptrdiff_t n = R(min)(CHUNK, B - start);
-        for (ptrdiff_t i = 0; i < n; i++)
-            labels[i] = y[rows ? rows[start + i] : first + start + i];
-        for (ptrdiff_t i = 0; O > FM_VIRTUAL_LANES && i < n; i++)
-            totals[i] = R(softmax_row)(Z + (start + i) * FM_BLOCK, O, stride, labels[i], scale,
-                                       &shifted[i]);
-        for (ptrdiff_t i = 0; O <= FM_VIRTUAL_LANES && i < n; i += FM_LANES)
-            R(softmax_rows)(Z + (start + i) * FM_BLOCK, R(min)(FM_LANES, n - i), O, labels + i,
-                            scale, totals + i, shifted + i);
+    real totals[R(CHUNK)], shifted[R(CHUNK)], scales[R(CHUNK)];
+    int64_t labels[R(CHUNK)];
+    for (ptrdiff_t start = 0; start < B; start += R(CHUNK)) {
+        ptrdiff_t n = R(min)(R(CHUNK), B - start);
+        for (ptrdiff_t i = 0; i < n; i++) {
+            labels[i] = y[R(data_row)(of, start + i)];
+            scales[i] = of->scale * R(weight_of)(of, start + i);
+        }
+        for (ptrdiff_t i = 0; of->O > FM_VIRTUAL_LANES && i < n; i++)
+            totals[i] = R(softmax_row)(Z + (start + i) * FM_BLOCK, of->O, of->stride, labels[i],
+                                       scales[i], &shifted[i]);
+        for (ptrdiff_t i = 0; of->O <= FM_VIRTUAL_LANES && i < n; i += FM_LANES)
+            R(softmax_rows)(Z + (start + i) * FM_BLOCK, R(min)(FM_LANES, n - i), of->O, labels + i,
+                            scales + i, totals + i, shifted + i);
         R(math)(R(MATH_LOG), totals, totals, n);
-        for (ptrdiff_t i = 0; i < n; i++)
-            losses[start + i] = totals[i] - shifted[i];
+        for (ptrdiff_t i = 0; i < n; i++) {
+            real loss = totals[i] - shifted[i];
+            loss = loss < of->least ? of->least : loss > of->most ? of->most : loss; // NaN stays
+            losses[start + i] = loss * R(weight_of)(of, start + i);
+        }
     }
 }
 
-// Squared error of B rows likewise, with targets T (n, O).
-static void R(squared_error)(real *Z, real *losses, const real *T, const ptrdiff_t *rows,
-                             ptrdiff_t first, ptrdiff_t B, ptrdiff_t O, ptrdiff_t stride, real scale)
+// The loss of outputs z for targets t, and its derivative.
+INLINE V R(loss_of_value)(V z, V t, const R(loss_of) *of, V *derivative)
+{
+    const V zero = vset1(0), one = vset1(1), parameter = vset1(of->parameter);
+    const V error = vsub(z, t);
+    V loss, e, u;
+    switch (of->loss) {
+    case FM_SQUARED_ERROR:
+        *derivative = error;
+        return vmul(vmul(vset1((real)0.5), error), error);
+    case FM_BINARY_CROSS_ENTROPY: // max(z, 0) - t z + log(1 + exp(-|z|))
+        e = R(vexp)(vmin(z, vsub(zero, z)));
+        u = vdiv(one, vadd(one, e));
+        *derivative = vsub(vselect_lt(z, zero, vmul(e, u), u), t);
+        loss = vadd(vsub(vmax(zero, z), vmul(t, z)), R(vlog1p)(e));
+        return vmin(vset1(of->most), vmax(vset1(of->least), loss));
+    case FM_POISSON: // exp(z) - t z + t log(t) - t, where 0 log(0) = 0
+        e = R(vexp)(z);
+        *derivative = vsub(e, t);
+        loss = vselect_lt(zero, t, vmul(t, vsub(R(vlog)(t), z)), zero);
+        return vadd(loss, *derivative);
+    case FM_HUBER: // error^2 / 2, linear beyond the parameter
+        u = vmin(parameter, vmax(vsub(zero, parameter), error));
+        *derivative = u;
+        return vmul(u, vfnma(vset1((real)0.5), u, error));
+    case FM_ABSOLUTE_ERROR:
+        u = vselect_lt(error, zero, vset1(-1), vselect_lt(zero, error, one, zero));
+        break;
+    default: // FM_QUANTILE: what is too low counts by the parameter, too high by the rest
+        u = vselect_lt(error, zero, vsub(zero, parameter),
+                       vselect_lt(zero, error, vsub(one, parameter), zero));
+        break;
+    }
+    *derivative = u;
+    return vmul(u, error);
+}
+
+// A loss of values for B rows likewise, with targets T (n, O).
+static void R(loss_of_values)(real *Z, real *losses, const real *T, ptrdiff_t B,
+                              const R(loss_of) *of)
 {
     enum { S = FM_VIRTUAL_LANES / FM_LANES };
-    V factor = vset1(scale), half = vset1((real)0.5);
+    const ptrdiff_t O = of->O;
     for (ptrdiff_t i = 0; i < B; i++) {
         real *z = Z + i * FM_BLOCK;
-        const real *t = T + (rows ? rows[i] : first + i) * O;
+        const real *t = T + R(data_row)(of, i) * O;
+        const real weight = R(weight_of)(of, i);
+        const V factor = vset1(of->scale * weight);
         V sum[S];
         FM_UNROLL
         for (int s = 0; s < S; s++)
@@ -170,35 +234,13 @@ static void R(squared_error)(real *Z, real *losses, const real *T, const ptrdiff
             for (int s = 0; s < S; s++) {
                 ptrdiff_t at = o + s * FM_LANES, left = O - at;
                 int valid = left >= FM_LANES ? FM_LANES : left > 0 ? (int)left : 0;
-                real *out = z + R(column)(stride, o) + s * FM_LANES;
-                V error = vsub(vload_n(out, valid), vload_n(t + at, valid));
-                sum[s] = vfma(vmul(half, error), error, sum[s]);
-                vstore(out, vmul(error, factor)); // beyond O, zero
+                real *out = z + R(column)(of->stride, o) + s * FM_LANES;
+                V derivative;
+                V loss = R(loss_of_value)(vload_n(out, valid), vload_n(t + at, valid), of, &derivative);
+                // beyond O, zero
+                sum[s] = vadd(R(before)(loss, o, s * FM_LANES, O, 0), sum[s]);
+                vstore(out, R(before)(vmul(derivative, factor), o, s * FM_LANES, O, 0));
             }
-        losses[i] = R(tree_sum)(sum);
+        losses[i] = R(tree_sum)(sum) * weight;
     }
-}
-
-// A = activation(A) for B rows of n columns and what pads them
-static void R(activation_forward)(real *A, ptrdiff_t B, ptrdiff_t n, ptrdiff_t stride,
-                                  int activation)
-{
-    for (ptrdiff_t o = 0; o < n; o += FM_BLOCK, A += stride)
-        for (ptrdiff_t i = 0; i < B * FM_BLOCK; i += FM_LANES) {
-            V a = vload(A + i);
-            vstore(A + i, activation == FM_TANH ? R(vtanh)(a) : R(vlogistic)(a));
-        }
-}
-
-// dA = dA activation'(from the output A) for B rows of n columns and what pads them
-static void R(activation_backward)(real *dA, const real *A, ptrdiff_t B, ptrdiff_t n,
-                                   ptrdiff_t stride, int activation)
-{
-    V one = vset1(1);
-    for (ptrdiff_t o = 0; o < n; o += FM_BLOCK, A += stride, dA += stride)
-        for (ptrdiff_t i = 0; i < B * FM_BLOCK; i += FM_LANES) {
-            V a = vload(A + i);
-            V slope = activation == FM_TANH ? vfnma(a, a, one) : vmul(a, vsub(one, a));
-            vstore(dA + i, vmul(vload(dA + i), slope));
-        }
 }

@@ -3,14 +3,42 @@
 // The losses of B rows from `first` on, and their logits or values Z replaced by dZ.
 static void R(loss_rows)(const fm_run *run, real *Z, ptrdiff_t first, ptrdiff_t B)
 {
-    const ptrdiff_t O = run->net.sizes[run->net.n_layers], stride = R(block_stride)(run);
-    const ptrdiff_t *rows = run->rows ? run->rows + first : NULL;
-    const real scale = (real)R(gradient_scale)(run);
+    const fm_net *net = &run->net;
+    const R(loss_of) of = {
+        .loss = net->loss,
+        .parameter = (real)net->loss_parameter,
+        .least = net->loss_clip > 0 ? (real)-log1p(-net->loss_clip) : (real)-INFINITY,
+        .most = net->loss_clip > 0 ? (real)-log(net->loss_clip) : (real)INFINITY,
+        .scale = (real)R(gradient_scale)(run),
+        .sample_weight = run->sample_weight,
+        .rows = run->rows ? run->rows + first : NULL,
+        .first = first,
+        .O = net->sizes[net->n_layers],
+        .stride = R(block_stride)(run),
+    };
     real *losses = R(losses)(run) + first;
-    if (run->net.loss == FM_SOFTMAX_CROSS_ENTROPY)
-        R(softmax_cross_entropy)(Z, losses, run->y, rows, first, B, O, stride, scale);
+    if (net->loss == FM_SOFTMAX_CROSS_ENTROPY)
+        R(softmax_cross_entropy)(Z, losses, run->y, B, &of);
     else
-        R(squared_error)(Z, losses, run->y, rows, first, B, O, stride, scale);
+        R(loss_of_values)(Z, losses, run->y, B, &of);
+}
+
+// The activation of layer l, which for the last is none; and whether the tiles know it.
+INLINE int R(activation_of)(const fm_net *net, ptrdiff_t l)
+{
+    return l < net->n_layers - 1 ? net->activations[l] : FM_IDENTITY;
+}
+INLINE int R(is_in_tile)(int activation) { return activation == FM_RELU || activation == FM_IDENTITY; }
+
+// What the tiles have left to do for the rows [first, first + B) of a hidden layer, outputs A.
+static void R(activate_rows)(const fm_run *run, const fm_layer *layer, real *A, ptrdiff_t first,
+                             ptrdiff_t B)
+{
+    const ptrdiff_t l = layer - R(layers)(run), stride = R(block_stride)(run);
+    real *slopes = layer->slope ? R(at)(run, layer->slope + first * FM_BLOCK) : NULL;
+    R(activation_forward)(A, slopes, B, layer->O, stride, run->net.activations[l]);
+    if (run->net.dropout > 0)
+        R(drop)(run, l, A, slopes, first, B, layer->O, stride);
 }
 
 // Where in the panel after this one, of K rows, block i of n may ask for lines: the last blocks share
@@ -30,14 +58,13 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
     const real *state = run->state;
     const ptrdiff_t B = last - first, L = net->n_layers;
     const R(blocks) blocks = R(blocks_of)(B);
-    const int relu = net->activation == FM_RELU;
-    const int curved = net->activation == FM_TANH || net->activation == FM_LOGISTIC;
     const ptrdiff_t stride = R(block_stride)(run);
 
     if (!run->gathered)
         R(gather)(run, first, last);
     for (layer = layers; layer < layers + L; layer++) {
-        const int hidden = layer < layers + L - 1;
+        const int activation = R(activation_of)(net, layer - layers);
+        const int in_tile = !layer->slope && R(is_in_tile)(activation);
         const real *A = R(at)(run, layer->in + first * FM_BLOCK);
         real *C = R(at)(run, layer->out + first * FM_BLOCK);
         for (ptrdiff_t p = 0; 2 * p < layer->vectors; p++) {
@@ -48,11 +75,11 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
                 R(row_tile)((int)R(block_rows)(blocks, i), NV, C + R(column)(stride, p * WIDTH) + b,
                             A + b, panel + NV * FM_LANES, panel, panel,
                             R(panel_ahead)(panel, layer->I, NV, i, blocks.n), stride, layer->I,
-                            hidden && relu ? FM_STORE_RELU : FM_STORE);
+                            in_tile && activation == FM_RELU ? FM_STORE_RELU : FM_STORE);
             }
         }
-        if (hidden && curved)
-            R(activation_forward)(C, B, layer->O, stride, net->activation);
+        if (!in_tile)
+            R(activate_rows)(run, layer, C, first, B);
     }
 
     layer = layers + L - 1;
@@ -60,7 +87,9 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
     R(loss_rows)(run, R(at)(run, layer->out + first * FM_BLOCK), first, B);
 
     for (; layer > layers; layer--) {
-        const ptrdiff_t vectors = R(vectors)(layer->I);
+        const ptrdiff_t vectors = R(vectors)(layer->I), slope = layer[-1].slope;
+        const int activation = net->activations[layer - layers - 1];
+        const int in_tile = !slope && R(is_in_tile)(activation);
         const real *A = R(at)(run, layer->in + first * FM_BLOCK);
         real *dA = R(at)(run, layer->din + first * FM_BLOCK);
         for (ptrdiff_t p = 0; 2 * p < vectors; p++) {
@@ -72,11 +101,12 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
                 R(row_tile)((int)R(block_rows)(blocks, i), NV, dA + at, dZ + b, panel,
                             R(zeros)(run), A + at,
                             R(panel_ahead)(panel, layer->O, NV, i, blocks.n), stride, layer->O,
-                            relu ? FM_STORE_MASKED : FM_STORE);
+                            in_tile && activation == FM_RELU ? FM_STORE_MASKED : FM_STORE);
             }
         }
-        if (curved)
-            R(activation_backward)(dA, A, B, layer->I, stride, net->activation);
+        if (!in_tile)
+            R(activation_backward)(dA, A, slope ? R(at)(run, slope + first * FM_BLOCK) : NULL, B,
+                                   layer->I, stride, activation);
         dZ = dA;
     }
 }

@@ -83,22 +83,29 @@ static void step_part(void *argument, int thread)
         f->weights_part(run, thread, n_threads);
 }
 
+static double penalty(const fm_run *run) { return functions(run)->penalty(run); }
+
 static double step(fm_run *run)
 {
     step_job job = {.run = run};
+    const int clips = isfinite(run->rule.max_norm) && !run->store_gradients;
     if (run->gathered) {
         fm_layer *first = run->workspace;
         ptrdiff_t in = first->in;
         first->in = first->ahead;
         first->ahead = in;
     }
+    run->store_gradients |= clips;
     fm_team_run(run->team, step_part, &job);
+    run->store_gradients &= !clips;
+    if (clips && isfinite(job.loss))
+        functions(run)->clipped_update(run);
     if (run->backup && isfinite(job.loss)) {
         void *state = run->state;
         run->state = run->backup;
         run->backup = state;
     }
-    run->gathered = functions(run)->gathers_ahead(run) && isfinite(job.loss);
+    run->gathered = !clips && functions(run)->gathers_ahead(run) && isfinite(job.loss);
     return job.loss;
 }
 
@@ -114,7 +121,7 @@ static double gradients(fm_run *run)
 #define ENGINE(level)                                                                         \
     static const fm_engine engine_##level = {                                                 \
         "fused", &fm_level_##level, sizes, prepare, load, store, all_finite, forward,            \
-        gradients, step,                                                                      \
+        penalty, gradients, step,                                                             \
     };
 
 extern const fm_level fm_level_avx512, fm_level_avx2, fm_level_neon, fm_level_portable;

@@ -2,8 +2,8 @@
 
 // fm_rule in the engine's dtype, rounded once.
 typedef struct R(rule) {
-    int adam, nesterov, decays, decoupled;
-    real momentum, decay;        // SGD: decay is what W adds to its own step
+    int adam, nesterov, decays, shrinks;
+    real momentum, decay, shrink; // SGD: decay is what W adds to its own step
     real beta1, beta2, rest1, rest2, epsilon, rate;
 } R(rule);
 
@@ -13,11 +13,11 @@ INLINE R(rule) R(rule_of)(const fm_rule *rule)
         .adam = rule->kind == FM_ADAM,
         .nesterov = rule->nesterov,
         .decays = rule->weight_decay != 0,
-        .decoupled = rule->decoupled,
+        .shrinks = rule->decoupled_decay != 0,
         .momentum = (real)rule->momentum,
         .decay = rule->kind == FM_SGD ? (real)(-rule->learning_rate * rule->weight_decay)
-                 : rule->decoupled ? (real)rule->learning_rate * (real)rule->weight_decay
-                                   : (real)rule->weight_decay,
+                                      : (real)rule->weight_decay,
+        .shrink = (real)rule->learning_rate * (real)rule->decoupled_decay,
         .beta1 = (real)rule->beta1,
         .beta2 = (real)rule->beta2,
         // before they are rounded: in float32 there may be nothing left of 1 - beta after
@@ -33,16 +33,20 @@ INLINE R(rule) R(rule_of)(const fm_rule *rule)
 INLINE double R(gradient_scale)(const fm_run *run)
 {
     const int sgd = run->rule.kind == FM_SGD && !run->store_gradients;
-    return (sgd ? -run->rule.learning_rate : 1.0) / (double)run->B;
+    return (sgd ? -run->rule.learning_rate : 1.0) / run->weight_sum;
 }
 
 // One vector of parameters and velocity after a step of SGD, from dW = -learning_rate dW; the new
-// ones go `shift` elements behind the old.
-INLINE void R(sgd)(real *W, real *v, ptrdiff_t shift, V dW, const R(rule) *rule, int decays)
+// ones go `shift` elements behind the old. What is no weight, a bias, does not decay.
+INLINE void R(sgd)(real *W, real *v, ptrdiff_t shift, V dW, const R(rule) *rule,
+                   int is_weight)
 {
-    const V w = vload(W), mu = vset1(rule->momentum);
-    if (decays)
+    const V mu = vset1(rule->momentum);
+    V w = vload(W);
+    if (is_weight && rule->decays)
         dW = vfma(vset1(rule->decay), w, dW);
+    if (is_weight && rule->shrinks)
+        w = vsub(w, vmul(vset1(rule->shrink), w));
     const V velocity = vfma(mu, vload(v), dW);
     vstore(v + shift, velocity);
     vstore(W + shift, vadd(w, rule->nesterov ? vfma(mu, velocity, dW) : velocity));
@@ -50,17 +54,26 @@ INLINE void R(sgd)(real *W, real *v, ptrdiff_t shift, V dW, const R(rule) *rule,
 
 // One vector of parameters and its two moments after a step of Adam, likewise.
 INLINE void R(adam)(real *W, real *m, real *v, ptrdiff_t shift, V dW, const R(rule) *rule,
-                    int decays)
+                    int is_weight)
 {
     V w = vload(W);
-    if (decays && rule->decoupled)
-        w = vsub(w, vmul(vset1(rule->decay), w));
-    else if (decays)
+    if (is_weight && rule->decays)
         dW = vfma(vset1(rule->decay), w, dW);
+    if (is_weight && rule->shrinks)
+        w = vsub(w, vmul(vset1(rule->shrink), w));
     const V mean = vfma(vset1(rule->beta1), vload(m), vmul(vset1(rule->rest1), dW));
     const V square = vfma(vset1(rule->beta2), vload(v), vmul(vset1(rule->rest2), vmul(dW, dW)));
     vstore(m + shift, mean);
     vstore(v + shift, square);
     const V step = vdiv(mean, vadd(vsqrt(square), vset1(rule->epsilon)));
     vstore(W + shift, vsub(w, vmul(vset1(rule->rate), step)));
+}
+
+INLINE void R(update_vector)(real *W, real *moment1, real *moment2, ptrdiff_t shift, V dW,
+                             const R(rule) *rule, int is_weight)
+{
+    if (rule->adam)
+        R(adam)(W, moment1, moment2, shift, dW, rule, is_weight);
+    else
+        R(sgd)(W, moment1, shift, dW, rule, is_weight);
 }

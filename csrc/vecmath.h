@@ -20,6 +20,11 @@
     static const real R(log_poly)[] = {                // (log(1 + f) / s - 2) / s^2 in z
         0x1.555556p-1f, 0x1.9999ecp-2f, 0x1.245c40p-2f, 0x1.ddcf72p-3f,
     };
+    static const real R(erfc_poly)[] = {               // exp(u^2) erfc(u) (1 + 2 u) in (u-3)/(u+3)
+        0x1.40c522p+0f, -0x1.15c084p-3f, -0x1.85a112p-5f, 0x1.09832cp-3f, -0x1.e88d32p-4f,
+        0x1.17cf94p-4f, -0x1.855798p-6f, 0x1.489188p-9f, 0x1.eb892ap-10f, -0x1.80ded4p-11f,
+        -0x1.842196p-14f, 0x1.4fdb64p-14f,
+    };
     static const real R(least_normal) = 0x1p-126f, R(least_positive) = 0x1p-149f;
     static const real R(lift) = 0x1p25f, R(lift_log2) = 25.f;
     static const uint32_t R(sqrt_half) = 0x3f3504f3u; // bits of sqrt(1/2)
@@ -38,6 +43,15 @@
     static const real R(log_poly)[] = {
         0x1.5555555555555p-1, 0x1.9999999999a38p-2, 0x1.2492492476c87p-2, 0x1.c71c720160b47p-3,
         0x1.745cf901605f7p-3, 0x1.3b1c360763b8ap-3, 0x1.0fbe83c2cbcf3p-3, 0x1.0c04595972ab8p-3,
+    };
+    static const real R(erfc_poly)[] = {
+        0x1.40c522d7e4987p+0, -0x1.15c084bb9e8f2p-3, -0x1.85a15c58aa5e6p-5, 0x1.098366a5b466cp-3,
+        -0x1.e88b803a49228p-4, 0x1.17ca2877f2532p-4, -0x1.8574c40bd189cp-6, 0x1.4b884e41eebcbp-9,
+        0x1.ef1bdd4ca47a3p-10, -0x1.98db50d72f6fdp-11, -0x1.b91279aaf4f8dp-14, 0x1.065a34115a389p-13,
+        0x1.4c2781340ddffp-18, -0x1.513b482a54a1dp-16, -0x1.88ba0a324beaap-21, 0x1.d20f41dbcb1c9p-19,
+        0x1.7f26fd7caec6cp-22, -0x1.4b0fad3f74c42p-21, -0x1.3015c7bf14f85p-23, 0x1.b58741910ab39p-24,
+        0x1.67206d83c9b4dp-25, -0x1.c9e3f1cd92f5bp-27, -0x1.24124a7979a5cp-27, 0x1.0fbd1ff90e1c8p-30,
+        0x1.e750cac4778d3p-31,
     };
     static const real R(least_normal) = 0x1p-1022, R(least_positive) = 0x1p-1074;
     static const real R(lift) = 0x1p54, R(lift_log2) = 54.;
@@ -118,6 +132,29 @@ INLINE V R(vtanh)(V x)
 INLINE V R(vlogistic)(V x)
 {
     return vdiv(vset1(1), vadd(vset1(1), R(vexp)(vsub(vset1(0), x))));
+}
+
+// log(1 + e) for e in [0, 1], to full precision where e is small
+// (N. Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 1.14.1)
+INLINE V R(vlog1p)(V e)
+{
+    V u = vadd(vset1(1), e), back = vsub(u, vset1(1));
+    V factor = vdiv(e, vmax(back, vset1(R(least_normal))));
+    return vselect_lt(vset1(0), back, vmul(R(vlog)(u), factor), e);
+}
+
+// The share of the standard normal distribution below x, and its density e sqrt(2 pi) at x;
+// erfc(u) = exp(-u^2) P((u-3)/(u+3)) / (1 + 2 u) as in M. Shepherd and J. Laframboise, "Chebyshev
+// approximation of (1+2x) exp(x^2) erfc x", 1981
+INLINE V R(vnormal_cdf)(V x, V *e)
+{
+    V away = vmin(vset1(1000), vmax(x, vsub(vset1(0), x))); // beyond, there is nothing left
+    V u = vmul(away, vset1((real)0.70710678118654752440));
+    *e = R(vexp)(vmul(vmul(x, x), vset1((real)-0.5)));
+    V t = vdiv(vsub(u, vset1(3)), vadd(u, vset1(3)));
+    V tail = vmul(vmul(*e, vset1((real)0.5)),
+                  vdiv(POLYNOMIAL(R(erfc_poly), t), vadd(vset1(1), vadd(u, u))));
+    return vselect_lt(vset1(0), x, vsub(vset1(1), tail), tail);
 }
 
 #undef POLYNOMIAL

@@ -15,11 +15,12 @@ def capsule(engine):
     return engines.load("blas", 1) if engine == "blas" else fused_engine(engine)
 
 
-def core_of(engine, model, max_rows, optimizer="sgd"):
+def core_of(engine, model, max_rows, optimizer="sgd", dropout=0.0):
     """A core for a model's network, under "blas" or a level."""
     return Core(
-        capsule(engine), model.sizes, model.activation, model.loss_name, model.dtype, max_rows,
-        optimizer,
+        capsule(engine), model.sizes, model.activations, model.loss_name, model.dtype, max_rows,
+        optimizer, loss_parameter=model.loss_parameter, loss_clip=model.probability_clip,
+        dropout=dropout,
     )  # fmt: skip
 
 

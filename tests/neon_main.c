@@ -30,6 +30,15 @@ static void give(const void *memory, size_t n_bytes)
 
 static size_t itemsize(int64_t dtype) { return dtype == FM_FLOAT32 ? 4 : 8; }
 
+static double weight_sum(const fm_run *run)
+{
+    double sum = 0;
+    for (ptrdiff_t b = 0; b < run->B; b++)
+        sum += run->net.dtype == FM_FLOAT32 ? (double)((const float *)run->sample_weight)[run->rows[b]]
+                                            : ((const double *)run->sample_weight)[run->rows[b]];
+    return sum;
+}
+
 // dtype, function, n | x -> y
 static void math(const fm_engine *engine)
 {
@@ -40,37 +49,40 @@ static void math(const fm_engine *engine)
     give(x, n_bytes);
 }
 
-// n_layers, activation, loss, dtype, optimizer, nesterov, decoupled, n rows, batch size, length of
-// the order | sizes | learning rate, weight decay, momentum, beta1, beta2, epsilon | params | X | y
-// | order -> outputs of the first batch's rows, gradients of the first batch in order, losses of
-// the steps, params, moment1 and, of Adam, moment2
+// n_layers, loss, dtype, optimizer, nesterov, n rows, batch size, length of the order | sizes |
+// learning rate, l2, weight decay, decoupled decay, max norm, momentum, beta1, beta2, epsilon, loss
+// parameter, loss clip, dropout | activations | params | X | y | sample weights | order -> outputs of
+// the first batch's rows, gradients of the first batch in order, losses and penalties of the steps,
+// params, moment1 and, of Adam, moment2
 static void train(const fm_engine *engine)
 {
-    int64_t *head = take(10 * sizeof *head), L = head[0];
-    ptrdiff_t *sizes = take((size_t)(L + 1) * sizeof *sizes), n = head[7], n_params = 0;
-    double *rule = take(6 * sizeof *rule);
-    size_t size = itemsize(head[3]);
+    int64_t *head = take(8 * sizeof *head), L = head[0];
+    ptrdiff_t *sizes = take((size_t)(L + 1) * sizeof *sizes), n = head[5], n_params = 0;
+    double *rule = take(12 * sizeof *rule);
+    int *activations = take((size_t)L * sizeof *activations);
+    size_t size = itemsize(head[2]);
     for (int64_t l = 0; l < L; l++)
         n_params += (sizes[l] + 1) * sizes[l + 1];
     fm_run run = {
-        .net = {L, sizes, (int)head[1], (int)head[2], (int)head[3]},
-        .rule = {.kind = (int)head[4], .learning_rate = rule[0], .weight_decay = rule[1],
-                 .momentum = rule[2], .nesterov = (int)head[5], .beta1 = rule[3],
-                 .beta2 = rule[4], .epsilon = rule[5], .decoupled = (int)head[6]},
-        .max_rows = head[8], .level = engine->level,
+        .net = {L, sizes, activations, (int)head[1], rule[9], rule[10], rule[11], (int)head[2]},
+        .rule = {.kind = (int)head[3], .learning_rate = rule[0], .decoupled_decay = rule[3],
+                 .max_norm = rule[4], .momentum = rule[5], .nesterov = (int)head[4],
+                 .beta1 = rule[6], .beta2 = rule[7], .epsilon = rule[8]},
+        .max_rows = head[6], .level = engine->level,
     };
     const size_t params_bytes = (size_t)n_params * size, out = (size_t)sizes[L];
     run.params = take(params_bytes);
     run.X = take((size_t)(n * sizes[0]) * size);
-    run.y = take((size_t)n * (run.net.loss == FM_SQUARED_ERROR ? out * size : sizeof(int64_t)));
-    const ptrdiff_t *order = take((size_t)head[9] * sizeof *order);
+    run.y = take((size_t)n * (run.net.loss != FM_SOFTMAX_CROSS_ENTROPY ? out * size : sizeof(int64_t)));
+    run.sample_weight = take((size_t)n * size);
+    const ptrdiff_t *order = take((size_t)head[7] * sizeof *order);
 
     size_t workspace, state;
     engine->sizes(&run, &workspace, &state);
     run.workspace = fm_allocate(workspace);
     run.state = fm_allocate(state);
     run.gradients = fm_allocate(params_bytes);
-    void *outputs = fm_allocate((size_t)head[8] * out * size);
+    void *outputs = fm_allocate((size_t)head[6] * out * size);
     void *moments = fm_allocate(2 * params_bytes);
     if (!run.workspace || !run.state || !run.gradients || !outputs || !moments)
         stop("no memory");
@@ -79,10 +91,11 @@ static void train(const fm_engine *engine)
     memset(moments, 0, 2 * params_bytes);
     engine->prepare(&run);
 
-    engine->forward(&run, outputs, run.X, head[8]);
-    give(outputs, (size_t)head[8] * out * size);
+    engine->forward(&run, outputs, run.X, head[6]);
+    give(outputs, (size_t)head[6] * out * size);
     run.rows = order;
-    run.B = head[8];
+    run.B = head[6];
+    run.weight_sum = weight_sum(&run);
     engine->gradients(&run);
     give(run.gradients, params_bytes);
 
@@ -90,14 +103,19 @@ static void train(const fm_engine *engine)
     run.moment2 = run.rule.kind == FM_ADAM ? (char *)moments + params_bytes : NULL;
     engine->load(&run);
     ptrdiff_t start = 0;
-    for (int t = 1; start < head[9]; t++, start += run.B) {
-        run.B = head[9] - start < head[8] ? head[9] - start : head[8];
+    for (int t = 1; start < head[7]; t++, start += run.B) {
+        run.B = head[7] - start < head[6] ? head[7] - start : head[6];
         run.rows = order + start;
-        run.n_ahead = head[9] - start - run.B;
+        run.n_ahead = head[7] - start - run.B;
+        run.weight_sum = weight_sum(&run);
+        run.step = (uint64_t)t - 1;
+        run.rule.weight_decay = rule[2] + rule[1] / run.weight_sum;
         if (run.rule.kind == FM_ADAM)
-            run.rule.corrected_rate = rule[0] * sqrt(1 - pow(rule[4], t)) / (1 - pow(rule[3], t));
-        double loss = engine->step(&run);
+            run.rule.corrected_rate = rule[0] * sqrt(1 - pow(rule[7], t)) / (1 - pow(rule[6], t));
+        double penalty = 0.5 * rule[1] * engine->penalty(&run) * (double)run.B / run.weight_sum;
+        double loss = engine->step(&run) * ((double)run.B / run.weight_sum);
         give(&loss, sizeof loss);
+        give(&penalty, sizeof penalty);
     }
     engine->store(&run);
     give(run.params, params_bytes);

@@ -44,7 +44,7 @@ def flat(*parts):
 
 
 def core(level, sizes, dtype, B, loss="squared_error", activation="identity"):
-    return Core(capsule(level), sizes, activation, loss, dtype, B, "sgd")
+    return Core(capsule(level), sizes, [activation] * (len(sizes) - 2), loss, dtype, B, "sgd")
 
 
 def product_with(A, D, roundings):
@@ -176,7 +176,7 @@ def test_what_is_not_finite_is_not_lost(level, dtype, O, loss, bad):
         params, moment = flat(W, b), np.zeros_like(flat(W, b))
         before = params.copy()
         network.load(params, moment)
-        assert network.epoch(X, y, np.arange(B), B, learning_rate=1.0)[1] == 0
+        assert network.epoch(X, y, np.arange(B), B, learning_rate=1.0)[2] == 0
         network.store(params, moment)
         np.testing.assert_array_equal(params, before)
         assert not moment.any()
@@ -206,7 +206,7 @@ def test_a_last_step_that_overflows_is_not_done(level, dtype):
     moment, one = np.zeros_like(params), np.ones((1, 1), dtype)
     network.load(params, moment)
     rate = float(np.finfo(dtype).max)
-    assert network.epoch(one, -9 * one, np.zeros(1, int), 1, learning_rate=rate)[1] == 0
+    assert network.epoch(one, -9 * one, np.zeros(1, int), 1, learning_rate=rate)[2] == 0
     network.store(params, moment)
     np.testing.assert_array_equal(params, [1, 0, 0, 0])
     assert not moment.any()

@@ -51,7 +51,7 @@ arm_levels = pytest.mark.parametrize("level", ["neon", "portable"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_vector_math(level, dtype, emulated):
     x, jobs = arguments(dtype)[::40].copy(), b""
-    codes = {"exp": 0, "log": 1, "tanh": 2, "logistic": 3}
+    codes = {"exp": 0, "log": 1, "tanh": 2, "logistic": 3, "normal_cdf": 4}
     for function in EXACT:
         head = np.array([core.DTYPES[dtype], codes[function], len(x)])
         jobs += b"m" + head.tobytes() + x.tobytes()
@@ -70,45 +70,53 @@ class Fit:
         sizes, rng = self.model.sizes, np.random.default_rng(seed)
         y = rng.integers(0, sizes[-1], 90)
         if not self.model.classifies:
-            y = rng.normal(size=(90, sizes[-1]))
+            y = rng.uniform(size=(90, sizes[-1]))
         self.X, self.y = self.model.as_data(rng.normal(size=(90, sizes[0])), y)
+        weights = rng.uniform(0.5, 2, 90) if seed % 2 else np.ones(90)
+        self.sample_weight = weights.astype(dtype)
+        self.dropout = [0.0, 0.25][seed % 7 == 0]
         self.order = rng.permutation(90)[: 80 - seed % 20].astype(np.intp)
         self.batch_size = [32, 1, 13, 33][seed % 4]
-        self.optimizer, self.flags = optimizer, {"nesterov": seed % 3 == 0}
-        # powers of these are exact: no mathematical library has a say in them
+        self.optimizer, self.nesterov = optimizer, seed % 3 == 0
+        # powers of the betas are exact: no mathematical library has a say in them
         self.rule = {
-            "learning_rate": 0.01, "weight_decay": [0, 0.1][seed % 2], "momentum": 0.9,
-            "beta1": 0.5, "beta2": 0.75, "epsilon": 1e-8,
+            "learning_rate": 0.01, "l2": 0.5, "weight_decay": [0, 0.1][seed % 2],
+            "decoupled_decay": [0, 0.1][seed % 5 < 2], "max_norm": [np.inf, 0.1][seed % 3 == 1],
+            "momentum": 0.9, "beta1": 0.5, "beta2": 0.75, "epsilon": 1e-8,
         }  # fmt: skip
-        self.flags["decoupled"] = seed % 5 < 2
 
     def job(self):
         model = self.model
         head = [
-            len(model.sizes) - 1, core.ACTIVATIONS[model.activation], core.LOSSES[model.loss_name],
-            core.DTYPES[model.dtype], core.OPTIMIZERS[self.optimizer], *self.flags.values(), 90,
-            self.batch_size, len(self.order),
+            len(model.sizes) - 1, core.LOSSES[model.loss_name], core.DTYPES[model.dtype],
+            core.OPTIMIZERS[self.optimizer], self.nesterov, 90, self.batch_size, len(self.order),
         ]  # fmt: skip
+        rule = [*self.rule.values(), model.loss_parameter, model.probability_clip, self.dropout]
+        activations = [core.ACTIVATIONS[name] for name in (*model.activations, "identity")]
         parts = [
-            np.array([*head, *model.sizes], np.int64), np.array([*self.rule.values()], float),
-            model.params, self.X, self.y, self.order,
+            np.array([*head, *model.sizes], np.int64), np.array(rule, float),
+            np.array(activations, np.intc), model.params, self.X, self.y, self.sample_weight,
+            self.order,
         ]  # fmt: skip
         return b"t" + b"".join(part.tobytes() for part in parts)
 
     def result(self):
         model, n = self.model, self.batch_size
         first = self.order[:n]
-        network = core_of(LEVELS[0], model, n, self.optimizer)
+        network = core_of(LEVELS[0], model, n, self.optimizer, self.dropout)
         outputs = network.infer(self.X[:n], model.params, core.OUTPUTS)
         gradients, params = np.empty_like(model.params), model.params.copy()
-        network.gradients(gradients, self.X[first], self.y[first], params)
+        weights = self.sample_weight
+        network.gradients(gradients, self.X[first], self.y[first], params, weights[first])
         moments, losses = [np.zeros_like(params), np.zeros_like(params)], []
         network.load(params, *moments)
         for t in range(-(-len(self.order) // n)):
             batch = self.order[t * n : (t + 1) * n]
-            losses.append(
-                network.epoch(self.X, self.y, batch, n, t=t, **self.rule, **self.flags)[0]
-            )
+            loss, penalty, *_ = network.epoch(
+                self.X, self.y, batch, n, t=t, sample_weight=weights, nesterov=self.nesterov,
+                **self.rule,
+            )  # fmt: skip
+            losses += [loss, penalty]
         adam = self.optimizer == "adam"
         network.store(params, *moments[: 1 + adam])
         parts = [outputs, gradients, np.array(losses), params, *moments[: 1 + adam]]

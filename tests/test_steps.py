@@ -120,9 +120,11 @@ def test_a_step_of_adam(engine, dtype, rule):
             rule["decoupled"],
         )  # fmt: skip
         network.load(W, *moments)
+        kind = "decoupled_decay" if rule["decoupled"] else "weight_decay"
         network.epoch(
-            X, y, order, 37, learning_rate=rate, beta1=0.875, beta2=0.9375, t=t - 1, **rule
-        )
+            X, y, order, 37, learning_rate=rate, beta1=0.875, beta2=0.9375, t=t - 1,
+            epsilon=rule["epsilon"], **{kind: rule["weight_decay"]},
+        )  # fmt: skip
         network.store(W, *moments)
         g = np.abs(dW) + decay * np.abs(before[0])
         m, v = 0.875 * np.abs(before[1]) + g, expected[2]

@@ -5,9 +5,9 @@ reference. Sizes: B rows, I inputs, O outputs, L layers.
 """
 
 from cpython.pycapsule cimport PyCapsule_New
-from libc.math cimport isfinite
+from libc.math cimport INFINITY, isfinite, log, log1p, sqrt
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from fastmlp._blas cimport (
@@ -16,14 +16,17 @@ from fastmlp._blas cimport (
     _squared_error, _tanh_backward, _tanh_forward, floating,
 )
 from fastmlp._csrc cimport (
-    FM_ADAM, FM_ENGINE_CAPSULE, FM_FLOAT32, FM_LOGISTIC, FM_RELU, FM_SOFTMAX_CROSS_ENTROPY,
-    FM_TANH, fm_engine, fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_net, fm_rule,
-    fm_run,
+    FM_ADAM, FM_BINARY_CROSS_ENTROPY, FM_ENGINE_CAPSULE, FM_FLOAT32, FM_GELU, FM_LOGISTIC, FM_RELU, FM_SILU,
+    FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR, FM_TANH, fm_dropout_threshold, fm_dropout_words,
+    fm_engine, fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_net, fm_rule, fm_run,
+    fm_sum_of_squares_float32, fm_sum_of_squares_float64,
 )
+from fastmlp._elementwise cimport activate, loss_of_value
 
 # Workspace: the targets of the batch, then, of type floating, A_0 | A_1 | ... | A_L | dA | dA',
-# each max_rows rows of its width, and the gradients. dA and dA' hold the errors of a layer's output
-# and input in turn and are as wide as the widest layer. State: params | moment1 | moment2, flat.
+# each max_rows rows of its width, the slopes of the hidden layers where any of them needs them, and
+# the gradients. dA and dA' hold the errors of a layer's output and input in turn and are as wide as
+# the widest layer. State: params | moment1 | moment2, flat.
 
 cdef inline size_t _itemsize(const fm_net *net) noexcept nogil:
     return sizeof(float) if net.dtype == FM_FLOAT32 else sizeof(double)
@@ -50,6 +53,19 @@ cdef ptrdiff_t _n_params(const fm_net *net) noexcept nogil:
     return n
 
 
+cdef ptrdiff_t _width_of_activations(const fm_net *net) noexcept nogil:
+    # A_0 | A_1 | ... | A_L | dA | dA'
+    cdef ptrdiff_t l, width = 2 * _widest(net)
+    for l in range(net.n_layers + 1):
+        width += net.sizes[l]
+    return width
+
+
+cdef floating *_slopes(const fm_run *run, floating *A_0) noexcept nogil:
+    # where those of the first hidden layer are kept
+    return A_0 + run.max_rows * _width_of_activations(&run.net)
+
+
 cdef void _gather(char *out, const char *data, const ptrdiff_t *rows, ptrdiff_t B,
                   size_t row_bytes) noexcept nogil:
     # out = data[rows]
@@ -58,51 +74,129 @@ cdef void _gather(char *out, const char *data, const ptrdiff_t *rows, ptrdiff_t 
         memcpy(out + i * row_bytes, data + rows[i] * row_bytes, row_bytes)
 
 
-cdef void _activation_forward(floating *A, ptrdiff_t n, int activation) noexcept nogil:
-    if activation == FM_RELU:
+cdef bint _keeps_slopes(const fm_net *net, ptrdiff_t l) noexcept nogil:
+    # whether the outputs of hidden layer l do not tell their slopes
+    return net.dropout > 0 or net.activations[l] == FM_GELU or net.activations[l] == FM_SILU
+
+
+cdef void _activation_forward(floating *A, floating *slopes, ptrdiff_t n,
+                              int activation) noexcept nogil:
+    # A = activation(A), and where slopes is not NULL its slopes
+    cdef ptrdiff_t i
+    cdef double slope
+    if slopes == NULL and activation == FM_RELU:
         _relu_forward(A, A, n)
-    elif activation == FM_TANH:
+    elif slopes == NULL and activation == FM_TANH:
         _tanh_forward(A, A, n)
-    elif activation == FM_LOGISTIC:
+    elif slopes == NULL and activation == FM_LOGISTIC:
         _logistic_forward(A, A, n)
+    else:
+        for i in range(n):
+            A[i] = <floating>activate(A[i], activation, &slope)
+            if slopes != NULL:
+                slopes[i] = <floating>slope
 
 
-cdef void _activation_backward(floating *dA, const floating *A, ptrdiff_t n,
+cdef void _activation_backward(floating *dA, const floating *A, const floating *slopes, ptrdiff_t n,
                                int activation) noexcept nogil:
-    if activation == FM_RELU:
+    # dA = dA dA/dZ, from the slopes or from the output A
+    cdef ptrdiff_t i
+    cdef double slope
+    if slopes != NULL:
+        for i in range(n):
+            dA[i] *= slopes[i]
+    elif activation == FM_RELU:
         _relu_backward(dA, dA, A, n)
     elif activation == FM_TANH:
         _tanh_backward(dA, dA, A, n)
     elif activation == FM_LOGISTIC:
         _logistic_backward(dA, dA, A, n)
+    else:  # one whose output has the sign of its input
+        for i in range(n):
+            activate(A[i], activation, &slope)
+            dA[i] *= <floating>slope
+
+
+cdef void _drop(const fm_run *run, ptrdiff_t l, floating *A, floating *slopes, ptrdiff_t B,
+                ptrdiff_t O) noexcept nogil:
+    # dropout of layer l: outputs and slopes to zero, or up by 1 / (1 - dropout)
+    cdef uint32_t words[32]
+    cdef uint32_t threshold = fm_dropout_threshold(run.net.dropout)
+    cdef floating up = <floating>(1 / (1 - run.net.dropout)), factor
+    cdef ptrdiff_t row, o
+    for row in range(B):
+        for o in range(O):
+            if o % 32 == 0:
+                fm_dropout_words(words, run.dropout_key, run.step, l, row, o // 32)
+            factor = 0 if words[o % 32] < threshold else up
+            A[row * O + o] *= factor
+            slopes[row * O + o] *= factor
 
 
 cdef floating *_forward(fm_run *run, const floating *A, floating *A_next, const floating *W,
-                        ptrdiff_t B) noexcept nogil:
-    # The layers in turn, from A = A_0 into A_next = A_1 and on; returns A_L.
+                        floating *slopes, ptrdiff_t B) noexcept nogil:
+    # The layers in turn, from A = A_0 into A_next = A_1 and on; returns A_L. slopes is where to keep
+    # those of the hidden layers when training, else NULL.
     cdef const fm_net *net = &run.net
+    cdef floating *kept
     cdef ptrdiff_t l, I, O
     for l in range(net.n_layers):
         I, O = net.sizes[l], net.sizes[l + 1]
         _linear_forward(A_next, A, W, W + I * O, B, I, O)
         if l < net.n_layers - 1:
-            _activation_forward(A_next, B * O, net.activation)
+            kept = slopes if slopes != NULL and _keeps_slopes(net, l) else <floating *>NULL
+            _activation_forward(A_next, kept, B * O, net.activations[l])
+            if kept != NULL and net.dropout > 0:
+                _drop(run, l, A_next, kept, B, O)
+            if slopes != NULL:
+                slopes += run.max_rows * O
         A = A_next
         A_next += run.max_rows * O
         W += I * O + O
     return <floating *>A
 
 
-cdef double _loss(fm_run *run, floating *dZ, floating *Z, const void *y,
-                  ptrdiff_t B) noexcept nogil:
-    # dZ of the mean loss over B rows; returns the sum. dZ may be Z.
-    cdef ptrdiff_t O = run.net.sizes[run.net.n_layers]
-    cdef double loss
-    if run.net.loss == FM_SOFTMAX_CROSS_ENTROPY:
-        loss = _softmax_cross_entropy_forward(dZ, Z, <const int64_t *>y, B, O)
-        _softmax_cross_entropy_backward(dZ, dZ, <const int64_t *>y, B, O)
-        return loss
-    return _squared_error(dZ, Z, <const floating *>y, B, O)
+cdef double _loss(fm_run *run, floating *dZ, const void *y, ptrdiff_t B) noexcept nogil:
+    # dZ = Z becomes the derivative of the mean loss over B rows; returns the sum over them. Sample
+    # weights are those of run's own rows.
+    cdef const fm_net *net = &run.net
+    cdef const int64_t *labels = <const int64_t *>y
+    cdef const floating *T = <const floating *>y
+    cdef const floating *sample_weight = <const floating *>run.sample_weight
+    cdef ptrdiff_t O = net.sizes[net.n_layers], row, o
+    cdef double total = 0, loss, derivative, weight, least = -INFINITY, most = INFINITY
+    if sample_weight == NULL and net.loss_clip == 0:
+        if net.loss == FM_SOFTMAX_CROSS_ENTROPY:
+            total = _softmax_cross_entropy_forward(dZ, dZ, labels, B, O)
+            _softmax_cross_entropy_backward(dZ, dZ, labels, B, O)
+            return total
+        if net.loss == FM_SQUARED_ERROR:
+            return _squared_error(dZ, dZ, T, B, O)
+    if net.loss_clip > 0:
+        least, most = -log1p(-net.loss_clip), -log(net.loss_clip)
+    for row in range(B):
+        weight = 1
+        if sample_weight != NULL:
+            weight = sample_weight[row if run.rows == NULL else run.rows[row]]
+        if net.loss == FM_SOFTMAX_CROSS_ENTROPY:
+            loss = _softmax_cross_entropy_forward(dZ, dZ, labels + row, 1, O)
+            _softmax_cross_entropy_backward(dZ, dZ, labels + row, 1, O)
+            total += weight * _clipped(loss, least, most)
+        for o in range(O):
+            if net.loss != FM_SOFTMAX_CROSS_ENTROPY:
+                loss = loss_of_value(dZ[o], T[row * O + o], net.loss, net.loss_parameter,
+                                     &derivative)
+                if net.loss == FM_BINARY_CROSS_ENTROPY:
+                    loss = _clipped(loss, least, most)
+                total += weight * loss
+                dZ[o] = <floating>derivative
+            dZ[o] *= <floating>(weight / run.weight_sum)
+        dZ += O
+    return total
+
+
+cdef inline double _clipped(double x, double least, double most) noexcept nogil:
+    return least if x < least else most if x > most else x  # NaN stays
 
 
 cdef double _backpropagate(fm_run *run, floating *A_0, floating *W, floating *dW,
@@ -114,6 +208,7 @@ cdef double _backpropagate(fm_run *run, floating *A_0, floating *W, floating *dW
     cdef const floating *X = <const floating *>run.X
     cdef const void *y = run.y
     cdef floating *A = A_0
+    cdef floating *slopes = _slopes(run, A_0)
     cdef floating *dZ
     cdef floating *dA
     cdef floating *dA_next
@@ -124,8 +219,8 @@ cdef double _backpropagate(fm_run *run, floating *A_0, floating *W, floating *dW
         _gather(<char *>run.workspace, <const char *>y, run.rows, B, _target_bytes(net))
         X, y = A_0, run.workspace
 
-    dZ = _forward(run, X, A_0 + max_rows * net.sizes[0], W, B)
-    loss = _loss(run, dZ, dZ, y, B)
+    dZ = _forward(run, X, A_0 + max_rows * net.sizes[0], W, slopes, B)
+    loss = _loss(run, dZ, y, B)
     if not isfinite(loss):
         return loss
 
@@ -134,6 +229,7 @@ cdef double _backpropagate(fm_run *run, floating *A_0, floating *W, floating *dW
         A += max_rows * net.sizes[l]
         W += (net.sizes[l] + 1) * net.sizes[l + 1]
         dW += (net.sizes[l] + 1) * net.sizes[l + 1]
+        slopes += max_rows * (net.sizes[l + 1] if l < L - 1 else 0)
     dA = A + max_rows * net.sizes[L]
     dA_next = dA + max_rows * _widest(net)
     for l in range(L - 1, -1, -1):
@@ -147,7 +243,12 @@ cdef double _backpropagate(fm_run *run, floating *A_0, floating *W, floating *dW
         else:
             _linear_backward(dA, dW, dW + I * O, dZ, <const floating *>A, W, B, I, O,
                              <floating>alpha, <floating>beta)
-            _activation_backward(dA, A, B * I, net.activation)
+            slopes -= max_rows * I
+            _activation_backward(
+                dA, <const floating *>A,
+                <const floating *>slopes if _keeps_slopes(net, l - 1) else <const floating *>NULL,
+                B * I, net.activations[l - 1],
+            )
         dZ, dA, dA_next = dA, dA_next, dA
     return loss
 
@@ -157,9 +258,11 @@ cdef double _step(fm_run *run, floating *A_0, floating *W, floating *dW) noexcep
     cdef ptrdiff_t n_params = _n_params(&run.net), l, i, n, O
     cdef floating *m = W + n_params
     cdef floating *v = m + n_params
-    cdef floating decay = <floating>(rule.learning_rate * rule.weight_decay)
-    cdef bint accumulate = rule.kind != FM_ADAM and not rule.nesterov
-    cdef double loss, weight_decay
+    cdef bint clips = isfinite(rule.max_norm), separate = clips or rule.decoupled_decay != 0
+    cdef bint accumulate = rule.kind != FM_ADAM and not rule.nesterov and not separate, is_weight
+    cdef double loss, weight_decay = rule.weight_decay, decay, norm
+    cdef floating shrink = <floating>(rule.learning_rate * rule.decoupled_decay)
+    cdef floating velocity_decay = <floating>(rule.learning_rate * rule.weight_decay)
     if accumulate:
         # m = momentum m - learning_rate dW, by the products themselves: dW never exists
         loss = _backpropagate(run, A_0, W, m, -rule.learning_rate, rule.momentum)
@@ -167,18 +270,28 @@ cdef double _step(fm_run *run, floating *A_0, floating *W, floating *dW) noexcep
         loss = _backpropagate(run, A_0, W, dW, 1, 0)
     if not isfinite(loss):
         return loss
+    if separate and weight_decay != 0:
+        _add_decay(&run.net, dW, W, weight_decay)
+        weight_decay = 0
+    if clips:
+        norm = sqrt(_sum_of_squares(dW, n_params))
+        for i in range(n_params if norm > rule.max_norm else 0):
+            dW[i] *= <floating>(rule.max_norm / norm)
     for l in range(2 * run.net.n_layers):  # weights and biases in turn
+        is_weight = l % 2 == 0
         O = run.net.sizes[l // 2 + 1]
-        n = O if l % 2 else run.net.sizes[l // 2] * O
-        weight_decay = 0 if l % 2 else rule.weight_decay
+        n = run.net.sizes[l // 2] * O if is_weight else O
+        decay = weight_decay if is_weight else 0
+        for i in range(n if is_weight and shrink != 0 else 0):
+            W[i] -= shrink * W[i]
         if rule.kind == FM_ADAM:
             _adam_update(W, m, v, dW, n, rule.learning_rate, rule.corrected_rate, rule.beta1,
-                         rule.beta2, rule.epsilon, weight_decay, rule.decoupled)
-        elif rule.nesterov:
-            _sgd_update(W, m, dW, n, rule.learning_rate, rule.momentum, True, weight_decay)
+                         rule.beta2, rule.epsilon, decay, False)
+        elif not accumulate:
+            _sgd_update(W, m, dW, n, rule.learning_rate, rule.momentum, rule.nesterov, decay)
         else:
-            for i in range(n if weight_decay != 0 else 0):
-                m[i] -= decay * W[i]
+            for i in range(n if decay != 0 else 0):
+                m[i] -= velocity_decay * W[i]
             for i in range(n):
                 W[i] += m[i]
         W += n
@@ -188,6 +301,35 @@ cdef double _step(fm_run *run, floating *A_0, floating *W, floating *dW) noexcep
     return loss
 
 
+cdef void _add_decay(const fm_net *net, floating *dW, const floating *W,
+                     double weight_decay) noexcept nogil:
+    # dW += weight_decay W for all weights, not for biases
+    cdef ptrdiff_t l, i, n, n_layer
+    for l in range(net.n_layers):
+        n = net.sizes[l] * net.sizes[l + 1]
+        n_layer = n + net.sizes[l + 1]
+        for i in range(n):
+            dW[i] += <floating>weight_decay * W[i]
+        dW += n_layer
+        W += n_layer
+
+
+cdef double _sum_of_squares(const floating *x, ptrdiff_t n) noexcept nogil:
+    if floating is float:
+        return fm_sum_of_squares_float32(x, n)
+    else:
+        return fm_sum_of_squares_float64(x, n)
+
+
+cdef double _penalty(const fm_net *net, const floating *W) noexcept nogil:
+    cdef ptrdiff_t l
+    cdef double total = 0
+    for l in range(net.n_layers):
+        total += _sum_of_squares(W, net.sizes[l] * net.sizes[l + 1])
+        W += (net.sizes[l] + 1) * net.sizes[l + 1]
+    return total
+
+
 # -- the engine's functions behind csrc/fastmlp.h, which know the dtype only at run time ----------
 
 cdef inline char *_first_activation(fm_run *run) noexcept nogil:
@@ -195,9 +337,12 @@ cdef inline char *_first_activation(fm_run *run) noexcept nogil:
 
 
 cdef inline char *_own_gradients(fm_run *run) noexcept nogil:
-    cdef ptrdiff_t l, width = 2 * _widest(&run.net)
-    for l in range(run.net.n_layers + 1):
-        width += run.net.sizes[l]
+    cdef ptrdiff_t l, width = _width_of_activations(&run.net)
+    cdef bint slopes = False
+    for l in range(run.net.n_layers - 1):
+        slopes |= _keeps_slopes(&run.net, l)
+    for l in range(run.net.n_layers - 1 if slopes else 0):
+        width += run.net.sizes[l + 1]
     return _first_activation(run) + run.max_rows * width * _itemsize(&run.net)
 
 
@@ -233,9 +378,11 @@ cdef void _engine_forward(fm_run *run, void *out, const void *X, ptrdiff_t B) no
     cdef char *A_0 = _first_activation(run)
     cdef void *A_L
     if run.net.dtype == FM_FLOAT32:
-        A_L = _forward(run, <const float *>X, <float *>A_0, <const float *>run.params, B)
+        A_L = _forward(run, <const float *>X, <float *>A_0, <const float *>run.params,
+                       <float *>NULL, B)
     else:
-        A_L = _forward(run, <const double *>X, <double *>A_0, <const double *>run.params, B)
+        A_L = _forward(run, <const double *>X, <double *>A_0, <const double *>run.params,
+                       <double *>NULL, B)
     memcpy(out, A_L, B * run.net.sizes[run.net.n_layers] * _itemsize(&run.net))
 
 
@@ -256,6 +403,12 @@ cdef double _engine_step(fm_run *run) noexcept nogil:
     return _step(run, <double *>A_0, <double *>run.state, <double *>dW)
 
 
+cdef double _engine_penalty(const fm_run *run) noexcept nogil:
+    if run.net.dtype == FM_FLOAT32:
+        return _penalty(&run.net, <const float *>run.state)
+    return _penalty(&run.net, <const double *>run.state)
+
+
 cdef int _engine_finite(const fm_run *run) noexcept nogil:
     cdef ptrdiff_t n = _n_params(&run.net)
     if run.net.dtype == FM_FLOAT32:
@@ -272,6 +425,7 @@ _engine.load = _engine_load
 _engine.store = _engine_store
 _engine.finite = _engine_finite
 _engine.forward = _engine_forward
+_engine.penalty = _engine_penalty
 _engine.gradients = _engine_gradients
 _engine.step = _engine_step
 engine = PyCapsule_New(&_engine, FM_ENGINE_CAPSULE, NULL)

@@ -16,16 +16,30 @@ class Core:
         self,
         engine: object,
         sizes: tuple[int, ...],
-        activation: str,
+        activations: tuple[str, ...],
         loss: str,
         dtype: str,
         max_rows: int = 1,
         optimizer: str | None = None,
+        *,
+        loss_parameter: float = 0,
+        loss_clip: float = 0,
+        dropout: float = 0,
     ) -> None: ...
     def infer(self, X: object, params: NDArray[Any], what: int) -> NDArray[Any] | None: ...
     def gradients(
-        self, gradients: NDArray[Any], X: NDArray[Any], y: NDArray[Any], params: NDArray[Any]
+        self,
+        gradients: NDArray[Any],
+        X: NDArray[Any],
+        y: NDArray[Any],
+        params: NDArray[Any],
+        sample_weight: NDArray[Any] | None = None,
+        *,
+        n_threads: int = 1,
+        max_workers: int = 0,
+        any_size: bool = False,
     ) -> float: ...
+    def undo(self) -> None: ...
     def load(
         self,
         params: NDArray[Any],
@@ -45,24 +59,29 @@ class Core:
         order: NDArray[np.intp],
         batch_size: int,
         *,
+        sample_weight: NDArray[Any] | None = None,
         learning_rate: float,
+        l2: float = 0,
         weight_decay: float = 0,
+        decoupled_decay: float = 0,
+        max_norm: float = ...,
         momentum: float = 0,
         nesterov: bool = False,
         beta1: float = 0,
         beta2: float = 0,
         epsilon: float = 0,
-        decoupled: bool = False,
         t: int = 0,
+        dropout_key: int = 0,
         n_threads: int = 1,
         max_workers: int = 0,
         any_size: bool = False,
-    ) -> tuple[float, int, bool]: ...
+    ) -> tuple[float, float, int, bool]: ...
 
 def fused_engine(level: str) -> object | None: ...
 def vector_math(
     engine: object, function: str, out: NDArray[Any], x: NDArray[Any], dtype: str
 ) -> None: ...
 def fma_probe(level: str, dtype: str, seconds: float) -> float: ...
+def dropout_words(key: int, step: int, layer: int, row: int, block: int) -> NDArray[np.uint32]: ...
 def shuffled(n: int, seed: int) -> NDArray[np.intp]: ...
 def first_nonfinite(x: NDArray[Any]) -> int: ...

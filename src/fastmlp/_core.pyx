@@ -11,18 +11,20 @@ from cpython.buffer cimport (
 )
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
-from libc.math cimport exp, isfinite, pow, sqrt
+from libc.math cimport INFINITY, exp, isfinite, pow, sqrt
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 from numpy import dtype as numpy_dtype, empty, ndarray
 
 from fastmlp._csrc cimport (
-    FM_ADAM, FM_ENGINE_CAPSULE, FM_EXP, FM_FLOAT32, FM_FLOAT64, FM_IDENTITY, FM_LOG, FM_LOGISTIC,
-    FM_MATH_LOGISTIC, FM_MATH_TANH, FM_RELU, FM_SGD, FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR,
-    FM_TANH, fm_allocate, fm_engine, fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_fused_engine,
-    fm_probe, fm_release, fm_run, fm_shuffle, fm_team_close, fm_team_open, fm_vector_math,
+    FM_ABSOLUTE_ERROR, FM_ADAM, FM_BINARY_CROSS_ENTROPY, FM_ENGINE_CAPSULE, FM_EXP, FM_FLOAT32,
+    FM_FLOAT64, FM_GELU, FM_HUBER, FM_IDENTITY, FM_LEAKY_RELU, FM_LOG, FM_LOGISTIC,
+    FM_MATH_LOGISTIC, FM_MATH_TANH, FM_NORMAL_CDF, FM_POISSON, FM_QUANTILE, FM_RELU, FM_SGD, FM_SILU,
+    FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR, FM_TANH, fm_allocate, fm_dropout_words, fm_engine,
+    fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_fused_engine, fm_probe, fm_release,
+    fm_run, fm_shuffle, fm_team_close, fm_team_open, fm_vector_math,
 )
 
 cdef extern from "<time.h>" nogil:
@@ -34,9 +36,13 @@ cdef extern from "<time.h>" nogil:
 
 ACTIVATIONS = {
     "identity": FM_IDENTITY, "relu": FM_RELU, "tanh": FM_TANH, "logistic": FM_LOGISTIC,
+    "leaky_relu": FM_LEAKY_RELU, "gelu": FM_GELU, "silu": FM_SILU,
 }
 LOSSES = {
-    "softmax_cross_entropy": FM_SOFTMAX_CROSS_ENTROPY, "squared_error": FM_SQUARED_ERROR,
+    "softmax_cross_entropy": FM_SOFTMAX_CROSS_ENTROPY,
+    "binary_cross_entropy": FM_BINARY_CROSS_ENTROPY, "squared_error": FM_SQUARED_ERROR,
+    "poisson": FM_POISSON, "absolute_error": FM_ABSOLUTE_ERROR, "huber": FM_HUBER,
+    "quantile": FM_QUANTILE,
 }
 OPTIMIZERS = {"sgd": FM_SGD, "adam": FM_ADAM}
 DTYPES = {"float32": FM_FLOAT32, "float64": FM_FLOAT64}
@@ -121,9 +127,11 @@ cdef class Core:
     ----------
     engine : capsule around a `fm_engine`
     sizes : sequence of int, the width of every layer, inputs first
-    activation, loss, dtype : str, keys of ACTIVATIONS, LOSSES, DTYPES
+    activations : sequence of str, keys of ACTIVATIONS, one for every hidden layer
+    loss, dtype : str, keys of LOSSES, DTYPES
     optimizer : str, key of OPTIMIZERS, or None for a core that only infers
     max_rows : int, the largest batch to train on
+    loss_parameter, loss_clip, dropout : float, as in fm_net
 
     Not for use by two threads at once, but for `infer`: the workspace is shared by all calls.
 
@@ -135,29 +143,39 @@ cdef class Core:
     cdef fm_engine *engine
     cdef fm_run run
     cdef ptrdiff_t *sizes
+    cdef int *activations
     cdef void *memory
     cdef void *backup
+    cdef void *norm_room
+    cdef bint can_undo
     cdef size_t state_bytes
     cdef ptrdiff_t n_params, itemsize, n_in, n_out, target_bytes
 
-    def __cinit__(self, engine, sizes, activation, loss, dtype, ptrdiff_t max_rows=1,
-                  optimizer=None):
+    def __cinit__(self, engine, sizes, activations, loss, dtype, ptrdiff_t max_rows=1,
+                  optimizer=None, *, double loss_parameter=0, double loss_clip=0, double dropout=0):
         cdef ptrdiff_t l, L = len(sizes) - 1
         cdef size_t n_bytes
         self.capsule = engine
         self.dtype = numpy_dtype(dtype)
         self.engine = <fm_engine *>PyCapsule_GetPointer(engine, FM_ENGINE_CAPSULE)
         self.sizes = <ptrdiff_t *>malloc((L + 1) * sizeof(ptrdiff_t))
-        if self.sizes == NULL:
+        self.activations = <int *>malloc(L * sizeof(int))
+        if self.sizes == NULL or self.activations == NULL:
             raise MemoryError("no memory for the sizes of the network")
         for l in range(L + 1):
             self.sizes[l] = sizes[l]
+        for l in range(L - 1):
+            self.activations[l] = ACTIVATIONS[activations[l]]
         self.run.net.n_layers = L
         self.run.net.sizes = self.sizes
-        self.run.net.activation = ACTIVATIONS[activation]
+        self.run.net.activations = self.activations
         self.run.net.loss = LOSSES[loss]
+        self.run.net.loss_parameter = loss_parameter
+        self.run.net.loss_clip = loss_clip
+        self.run.net.dropout = dropout
         self.run.net.dtype = DTYPES[dtype]
         self.run.rule.kind = OPTIMIZERS[optimizer or "sgd"]
+        self.run.rule.max_norm = INFINITY
         self.run.max_rows = max(max_rows, 1)
         self.run.level = self.engine.level
         self.itemsize = 4 if self.run.net.dtype == FM_FLOAT32 else 8
@@ -191,7 +209,9 @@ cdef class Core:
 
     def __dealloc__(self):
         fm_release(self.memory)
+        fm_release(self.norm_room)
         free(self.sizes)
+        free(self.activations)
 
     cdef Pointer _params(self, array, bint writable):
         return Pointer(array, self.n_params * self.itemsize, writable)
@@ -281,7 +301,8 @@ cdef class Core:
         finally:
             fm_release(run.workspace)
 
-    def gradients(self, gradients, X, y, params):
+    def gradients(self, gradients, X, y, params, sample_weight=None, *, int n_threads=1,
+                  int max_workers=0, bint any_size=False):
         """Gradients of the mean loss over all of X (n, n_in); returns that loss.
 
         Where the loss is not finite, the gradients are left alone.
@@ -290,20 +311,28 @@ cdef class Core:
         cdef double loss
         cdef Pointer inputs = Pointer(X, n * self.n_in * self.itemsize)
         cdef Pointer targets = Pointer(y, n * self.target_bytes)
+        cdef Pointer weights = self._weights(sample_weight, n)
         cdef Pointer parameters = self._params(params, False)
         cdef Pointer derivatives = self._params(gradients, True)
         self._check_trains()
         if n > self.run.max_rows:
             raise ValueError(f"{n} rows where at most {self.run.max_rows} were announced")
-        self._bind(inputs, targets)
+        self._bind(inputs, targets, weights)
         self.run.params = parameters.view.buf
         self.run.moment1 = self.run.moment2 = NULL
         self.run.gradients = derivatives.view.buf
         self.run.rows = NULL
         self.run.B = n
+        self.run.weight_sum = self._weight_sum()
+        self.can_undo = False
+        if not any_size:
+            n_threads = min(n_threads, self._useful_threads(n))
         with nogil:
+            self.run.team = fm_team_open(n_threads, max_workers)
             loss = self.engine.gradients(&self.run)
-        return loss / n
+            fm_team_close(self.run.team)
+            self.run.team = NULL
+        return loss / self.run.weight_sum
 
     def load(self, params, moment1=None, moment2=None):
         """Take over parameters and the moments of the optimizer."""
@@ -320,6 +349,7 @@ cdef class Core:
         self._check_trains()
         self.run.params = parameters.view.buf
         self.run.moment1 = NULL if first is None else first.view.buf
+        self.can_undo = False
         self.run.moment2 = NULL  # the state has room for one only under Adam
         if second is not None and self.run.rule.kind == FM_ADAM:
             self.run.moment2 = second.view.buf
@@ -329,54 +359,96 @@ cdef class Core:
             else:
                 self.engine.load(&self.run)
 
-    def epoch(self, X, y, order, ptrdiff_t batch_size, *, double learning_rate,
-              double weight_decay=0, double momentum=0, bint nesterov=False, double beta1=0,
-              double beta2=0, double epsilon=0, bint decoupled=False, int64_t t=0,
+    def epoch(self, X, y, order, ptrdiff_t batch_size, *, sample_weight=None, double learning_rate,
+              double l2=0, double weight_decay=0, double decoupled_decay=0,
+              double max_norm=INFINITY, double momentum=0, bint nesterov=False, double beta1=0,
+              double beta2=0, double epsilon=0, int64_t t=0, uint64_t dropout_key=0,
               int n_threads=1, int max_workers=0, bint any_size=False):
         """Train on the rows of X in `order`, batch by batch, the last one perhaps short.
 
-        The options are those of `fm_rule`; t is the number of steps done before, `n_threads` how
-        many threads may work, `max_workers` how many the process may have beside its own. A step
-        that is too small to gain from threads gets none, unless `any_size`.
+        The options are those of `fm_rule`, and l2, which adds l2/2 times the squared weights over
+        the sum of the batch's sample weights to its loss. t is the number of steps done before,
+        `n_threads` how many threads may work, `max_workers` how many the process may have beside
+        its own. A step that is too small to gain from threads gets none, unless `any_size`.
 
-        Returns the loss summed over the rows, the number of steps done, and whether all of them
-        were. A step that meets or makes numbers that are not finite is not done and ends the
-        epoch; `store` then gives what the step before it left. A signal whose handler raises
-        (Ctrl-C) ends the epoch after a completed step.
+        Returns the loss and the penalty of l2, both summed over the rows, the number of steps done,
+        and whether all of them were. A step that meets or makes numbers that are not finite is not
+        done and ends the epoch; `store` then gives what the step before it left. A signal whose
+        handler raises (Ctrl-C) ends the epoch after a completed step. A batch without weight is
+        passed over.
         """
-        cdef ptrdiff_t n = order.shape[0], steps = 0
+        cdef ptrdiff_t n = order.shape[0], steps = 0, done
         cdef Pointer inputs = Pointer(X, X.shape[0] * self.n_in * self.itemsize)
         cdef Pointer targets = Pointer(y, X.shape[0] * self.target_bytes)
+        cdef Pointer weights = self._weights(sample_weight, X.shape[0])
         cdef Pointer rows = Pointer(order, n * sizeof(ptrdiff_t))
-        cdef double total
+        cdef double[2] totals
         self._check_trains()
         if not 1 <= batch_size <= self.run.max_rows:
             raise ValueError(f"batch_size {batch_size} is not in 1..{self.run.max_rows}")
-        self._bind(inputs, targets)
+        self._bind(inputs, targets, weights)
         self.run.rule.learning_rate = learning_rate
-        self.run.rule.weight_decay = weight_decay
+        self.run.rule.decoupled_decay = decoupled_decay
+        self.run.rule.max_norm = max_norm
         self.run.rule.momentum = momentum
         self.run.rule.nesterov = nesterov
         self.run.rule.beta1 = beta1
         self.run.rule.beta2 = beta2
         self.run.rule.epsilon = epsilon
-        self.run.rule.decoupled = decoupled
+        self.run.dropout_key = dropout_key
+        if isfinite(max_norm):
+            self._make_norm_room()
         if not any_size:
             n_threads = min(n_threads, self._useful_threads(min(batch_size, n)))
+        self.can_undo = False
         with nogil:
             self.run.team = fm_team_open(n_threads, max_workers)
             try:
-                steps = self._steps(<const ptrdiff_t *>rows.view.buf, n, batch_size, t, n, &total)
+                steps = self._steps(<const ptrdiff_t *>rows.view.buf, n, batch_size, t, n, l2,
+                                    weight_decay, totals, &done)
                 if steps and not self.engine.finite(&self.run):
                     # The last step made numbers that are not finite, which any further step would
                     # have met: the epoch again, without it.
                     self.run.state, self.backup = self.backup, self.run.state
+                    self.can_undo = False
                     steps = self._steps(<const ptrdiff_t *>rows.view.buf, n, batch_size, t,
-                                        steps - 1, &total)
+                                        steps - 1, l2, weight_decay, totals, &done)
+                    done = 0
             finally:
                 fm_team_close(self.run.team)
                 self.run.team = NULL
-        return total, steps, steps * batch_size >= n
+        return totals[0], totals[1], steps, done == n
+
+    def undo(self):
+        """Take back what the latest epoch did to the state; nothing where it did nothing."""
+        if self.can_undo:
+            self.run.state, self.backup = self.backup, self.run.state
+            self.can_undo = False
+
+    cdef _make_norm_room(self):
+        if self.norm_room == NULL:
+            self.norm_room = fm_allocate(self.n_params * self.itemsize)
+        if self.norm_room == NULL:
+            raise MemoryError(f"no memory for {self.n_params} gradients")
+        self.run.gradients = self.norm_room
+
+    cdef Pointer _weights(self, sample_weight, ptrdiff_t n):
+        return None if sample_weight is None else Pointer(sample_weight, n * self.itemsize)
+
+    cdef double _weight_sum(self) noexcept nogil:
+        # of the batch
+        cdef const fm_run *run = &self.run
+        cdef double total = 0
+        cdef ptrdiff_t b, row
+        if run.sample_weight == NULL:
+            return run.B
+        for b in range(run.B):
+            row = b if run.rows == NULL else run.rows[b]
+            if self.itemsize == 4:
+                total += (<const float *>run.sample_weight)[row]
+            else:
+                total += (<const double *>run.sample_weight)[row]
+        return total
 
     cdef int _useful_threads(self, ptrdiff_t B):
         # at least FLOPS_PER_THREAD multiplications and additions for every thread of a step
@@ -387,28 +459,40 @@ cdef class Core:
         if self.state_bytes == 0:
             raise ValueError("this core was made without an optimizer: it only infers")
 
-    cdef void _bind(self, Pointer inputs, Pointer targets):
+    cdef void _bind(self, Pointer inputs, Pointer targets, Pointer weights):
         self.run.X = inputs.view.buf
         self.run.y = targets.view.buf
+        self.run.sample_weight = NULL if weights is None else weights.view.buf
         self.run.n_ahead = 0
         self.run.gathered = 0
 
     cdef ptrdiff_t _steps(self, const ptrdiff_t *rows, ptrdiff_t n, ptrdiff_t batch_size,
-                          int64_t t, ptrdiff_t most, double *total) except -1 nogil:
-        # At most `most` steps over rows[0..n); returns how many were completed. A step whose loss
-        # is not finite is not.
+                          int64_t t, ptrdiff_t most, double l2, double weight_decay,
+                          double *totals, ptrdiff_t *start) except -1 nogil:
+        # At most `most` steps over rows[0..n); returns how many were completed, *start the rows they
+        # took. A step whose loss is not finite is not completed.
         cdef fm_run *run = &self.run
-        cdef ptrdiff_t start = 0, steps = 0
-        cdef double loss, now, checked = _seconds()
-        total[0] = 0
-        while start < n and steps < most:
-            run.B = min(n - start, batch_size)
-            run.rows = rows + start
-            run.n_ahead = n - start - run.B
+        cdef ptrdiff_t steps = 0
+        cdef double loss, penalty = 0, now, checked = _seconds()
+        totals[0] = totals[1] = 0
+        start[0] = 0
+        while start[0] < n and steps < most:
+            run.B = min(n - start[0], batch_size)
+            run.rows = rows + start[0]
+            run.n_ahead = n - start[0] - run.B
+            run.weight_sum = self._weight_sum()
+            if run.weight_sum == 0:
+                start[0] += run.B
+                run.gathered = False
+                continue
+            run.step = t + steps
+            run.rule.weight_decay = weight_decay + l2 / run.weight_sum
             if run.rule.kind == FM_ADAM:
                 run.rule.corrected_rate = run.rule.learning_rate * sqrt(
                     1 - pow(run.rule.beta2, t + steps + 1)
                 ) / (1 - pow(run.rule.beta1, t + steps + 1))
+            if l2 != 0:
+                penalty = 0.5 * l2 * self.engine.penalty(run)
             if steps == 0:  # the backup is of the state before all of them
                 run.backup = self.backup
             loss = self.engine.step(run)
@@ -417,9 +501,13 @@ cdef class Core:
                 run.backup = NULL
             if not isfinite(loss):
                 break
-            total[0] += loss
+            self.can_undo = True
+            if run.sample_weight != NULL:
+                loss *= run.B / run.weight_sum
+            totals[0] += loss
+            totals[1] += penalty * run.B / run.weight_sum
             steps += 1
-            start += run.B
+            start[0] += run.B
             now = _seconds()
             if not checked <= now < checked + SIGNAL_INTERVAL:
                 checked = now
@@ -440,9 +528,10 @@ def fused_engine(str level):
 
 
 def vector_math(engine, function, out, x, dtype):
-    """out = exp, log, tanh or logistic of x (n,) by the vectors of a fused engine; for tests."""
+    """out = exp, log, tanh, logistic or normal_cdf of x (n,) by the vectors of a fused engine; for tests."""
     cdef int which = {
         "exp": FM_EXP, "log": FM_LOG, "tanh": FM_MATH_TANH, "logistic": FM_MATH_LOGISTIC,
+        "normal_cdf": FM_NORMAL_CDF,
     }[function]
     cdef ptrdiff_t n = x.shape[0], itemsize = 4 if dtype == "float32" else 8
     cdef Pointer result = Pointer(out, n * itemsize, True)
@@ -475,6 +564,14 @@ def shuffled(ptrdiff_t n, uint64_t seed):
     with nogil:
         fm_shuffle(<ptrdiff_t *>numbers.view.buf, n, seed)
     return order
+
+
+def dropout_words(uint64_t key, uint64_t step, ptrdiff_t layer, ptrdiff_t row, ptrdiff_t block):
+    """The 32 numbers that decide which outputs of a block of columns dropout takes; for tests."""
+    words = empty(32, "uint32")
+    cdef Pointer out = Pointer(words, 32 * sizeof(uint32_t), True)
+    fm_dropout_words(<uint32_t *>out.view.buf, key, step, layer, row, block)
+    return words
 
 
 def first_nonfinite(const floating[::1] x):

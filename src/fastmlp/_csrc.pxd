@@ -1,36 +1,41 @@
 """csrc/fastmlp.h and csrc/pool.h, declared once for every Cython module."""
 
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 cdef extern from "fastmlp.h" nogil:
     enum: FM_FLOAT32, FM_FLOAT64
-    enum: FM_IDENTITY, FM_RELU, FM_TANH, FM_LOGISTIC
-    enum: FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR
+    enum: FM_IDENTITY, FM_RELU, FM_TANH, FM_LOGISTIC, FM_LEAKY_RELU, FM_GELU, FM_SILU
+    enum: FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR, FM_BINARY_CROSS_ENTROPY, FM_POISSON
+    enum: FM_ABSOLUTE_ERROR, FM_HUBER, FM_QUANTILE
     enum: FM_SGD, FM_ADAM
-    enum: FM_EXP, FM_LOG, FM_MATH_TANH, FM_MATH_LOGISTIC
+    enum: FM_EXP, FM_LOG, FM_MATH_TANH, FM_MATH_LOGISTIC, FM_NORMAL_CDF
     const char *FM_ENGINE_CAPSULE
 
     ctypedef struct fm_net:
         ptrdiff_t n_layers
         const ptrdiff_t *sizes
-        int activation
+        const int *activations
         int loss
+        double loss_parameter
+        double loss_clip
+        double dropout
         int dtype
 
     ctypedef struct fm_rule:
         int kind
-        double learning_rate, weight_decay
+        double learning_rate, weight_decay, decoupled_decay, max_norm
         double momentum
         int nesterov
         double beta1, beta2, epsilon, corrected_rate
-        int decoupled
 
     ctypedef struct fm_run:
         fm_net net
         fm_rule rule
         const void *X
         const void *y
+        const void *sample_weight
+        double weight_sum
         void *params
         void *moment1
         void *moment2
@@ -42,6 +47,8 @@ cdef extern from "fastmlp.h" nogil:
         const ptrdiff_t *rows
         ptrdiff_t B
         ptrdiff_t n_ahead
+        uint64_t dropout_key
+        uint64_t step
         int gathered
         fm_team *team
         const void *level
@@ -55,6 +62,7 @@ cdef extern from "fastmlp.h" nogil:
         void (*store)(const fm_run *run) noexcept nogil
         int (*finite)(const fm_run *run) noexcept nogil
         void (*forward)(fm_run *run, void *out, const void *X, ptrdiff_t B) noexcept nogil
+        double (*penalty)(const fm_run *run) noexcept nogil
         double (*gradients)(fm_run *run) noexcept nogil
         double (*step)(fm_run *run) noexcept nogil
 
@@ -63,6 +71,11 @@ cdef extern from "fastmlp.h" nogil:
                         ptrdiff_t n)
     double fm_probe(const char *level, int dtype, double seconds)
     void fm_shuffle(ptrdiff_t *order, ptrdiff_t n, uint64_t seed)
+    void fm_dropout_words(uint32_t *words, uint64_t key, uint64_t step, ptrdiff_t layer, ptrdiff_t row,
+                          ptrdiff_t block)
+    uint32_t fm_dropout_threshold(double dropout)
+    double fm_sum_of_squares_float32(const float *x, ptrdiff_t n)
+    double fm_sum_of_squares_float64(const double *x, ptrdiff_t n)
     void *fm_allocate(size_t n_bytes)
     void fm_release(void *memory)
     ptrdiff_t fm_first_nonfinite_float32(const float *x, ptrdiff_t n)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastmlp._core import first_nonfinite
 
-__all__ = ["as_features", "as_int", "as_labels", "as_real", "as_values"]
+__all__ = ["as_features", "as_int", "as_labels", "as_real", "as_values", "as_weights"]
 
 Array = NDArray[Any]
 
@@ -64,6 +64,24 @@ def as_values(y: ArrayLike, n_samples: int, n_out: int, dtype: str, name: str = 
         raise ValueError(f"{name} has shape {array.shape}, expected {expected}")
     _same_length(array, n_samples, name)
     return _finite(array, dtype, name)
+
+
+def as_weights(
+    sample_weight: ArrayLike, n_samples: int, dtype: str, name: str = "sample_weight"
+) -> Array:
+    """Return sample weights as (n_samples,) of `dtype`, none of them negative, not all 0."""
+    array = _numbers(sample_weight, name)
+    if array.ndim != 1:
+        raise ValueError(f"{name} has shape {array.shape}, expected ({n_samples},)")
+    _same_length(array, n_samples, name)
+    array = _finite(array, dtype, name)
+    wrong = np.flatnonzero(array < 0)
+    if wrong.size:
+        row = int(wrong[0])
+        raise ValueError(f"{name}[{row}] is {array[row]}, expected at least 0")
+    if not array.any():
+        raise ValueError(f"{name} is 0 for every row")
+    return array
 
 
 def as_int(value: Any, name: str, least: int) -> int:

@@ -19,13 +19,17 @@ from fastmlp._core import (
     PROBABILITIES,
     Core,
 )
-from fastmlp.inputs import as_features, as_int, as_labels, as_values
+from fastmlp.activations import activate, slope
+from fastmlp.inputs import as_features, as_int, as_labels, as_real, as_values, as_weights
+from fastmlp.losses import DEFAULT_PARAMETER, row_losses
 
 __all__ = ["MLP"]
 
 Array = NDArray[Any]
 
 CACHE_LINE = 64  # bytes
+# Activations that let about half of their inputs through: they start from larger weights.
+RECTIFIERS = ("relu", "leaky_relu", "gelu", "silu")
 
 
 class MLP:
@@ -39,16 +43,23 @@ class MLP:
     ----------
     sizes : sequence of int
         Width of every layer, from inputs to outputs; ``[784, 128, 10]`` has one hidden layer.
-    activation : {"relu", "identity", "tanh", "logistic"}
-        Of the hidden layers.
-    loss : {"softmax_cross_entropy", "squared_error"}
-        ``softmax_cross_entropy`` classifies, with class numbers as targets;
-        ``squared_error``, half the squared distance, fits real values. Both are means over rows.
+    activation : str or sequence of str
+        Of the hidden layers, or of each of them: "relu", "identity", "tanh", "logistic",
+        "leaky_relu" (0.01 z below zero), "gelu" (z times the share of the normal distribution below
+        z, Hendrycks and Gimpel 2016) or "silu" (z times its logistic).
+    loss : str
+        ``softmax_cross_entropy`` classifies, with class numbers as targets. The others fit values
+        (n, n_out) and add up over outputs: ``binary_cross_entropy`` probabilities, by the logistic
+        of every output; ``poisson`` rates, whose logarithm the output is, by half the deviance;
+        ``squared_error`` half the squared distance; ``absolute_error``, ``huber``, ``quantile``.
+        All are means over rows.
+    loss_parameter : float or None
+        Of ``huber``, the error from which on it is linear (1); of ``quantile``, which one (0.5).
     dtype : {"float32", "float64"}
     seed : int, numpy.random.Generator or None
         Of the initial weights; None draws different ones every time. A layer that feeds a ReLU
-        starts normal with variance 2 / n_in (He et al. 2015), any other uniform with variance
-        2 / (n_in + n_out) (Glorot and Bengio 2010). Biases start at zero.
+        or one of its kind starts normal with variance 2 / n_in (He et al. 2015), any other uniform
+        with variance 2 / (n_in + n_out) (Glorot and Bengio 2010). Biases start at zero.
 
     Attributes
     ----------
@@ -58,6 +69,11 @@ class MLP:
     biases : tuple of ndarray (n_out,)
         Views into `params`, layer by layer. Writable.
     n_parameters : int
+    activations : tuple of str
+        One for every hidden layer.
+    probability_clip : float
+        Where above 0, probabilities enter the logarithm of a loss as at least so much and at most
+        as much less than 1, as scikit-learn has it. Gradients do not change.
     metadata : dict
         Whatever belongs to the model and can be written as JSON; travels in its file.
 
@@ -77,8 +93,9 @@ class MLP:
         self,
         sizes: Sequence[int],
         *,
-        activation: str = "relu",
+        activation: str | Sequence[str] = "relu",
         loss: str = "softmax_cross_entropy",
+        loss_parameter: float | None = None,
         dtype: str = "float32",
         seed: int | np.random.Generator | None = 0,
     ) -> None:
@@ -87,8 +104,11 @@ class MLP:
         if len(sizes) < 2:
             raise ValueError(f"sizes is {sizes!r}, expected at least inputs and outputs")
         self.sizes = tuple(as_int(n, f"sizes[{i}]", 1) for i, n in enumerate(sizes))
-        self.activation = _choice(activation, "activation", ACTIVATIONS)
+        self.activations = _activations(activation, len(self.sizes) - 2)
+        self.activation = activation if isinstance(activation, str) else list(self.activations)
         self.loss_name = _choice(loss, "loss", LOSSES)
+        self.loss_parameter = _loss_parameter(loss, loss_parameter)
+        self.probability_clip = 0.0
         with contextlib.suppress(TypeError):  # what is no dtype is named by the next line
             dtype = np.dtype(dtype).name
         self.dtype = _choice(dtype, "dtype", DTYPES)
@@ -163,18 +183,52 @@ class MLP:
     def predict_proba(self, X: ArrayLike) -> Array:
         """Return the probability of every class, the softmax of the logits.
 
+        Under binary_cross_entropy that of every output, its logistic.
+
         Returns
         -------
-        ndarray (n_samples, n_out) of `dtype`, rows adding up to 1
+        ndarray (n_samples, n_out) of `dtype`; of classes, rows adding up to 1
         """
+        if self.loss_name == "binary_cross_entropy":
+            return activate(self.forward(X), "logistic")
         if not self.classifies:
             raise TypeError(
                 f"predict_proba needs a classifier; this model's loss is {self.loss_name}"
             )
         return self._infer(X, PROBABILITIES)
 
-    def loss(self, X: ArrayLike, y: ArrayLike) -> float:
-        """Return the mean loss over the rows of X.
+    def input_gradients(self, X: ArrayLike) -> Array:
+        """Return the derivatives of every output of `forward` by every input.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, n_in), finite
+
+        Returns
+        -------
+        ndarray (n_samples, n_out, n_in) of `dtype`
+
+        Examples
+        --------
+        >>> import fastmlp
+        >>> model = fastmlp.MLP([2, 1, 1], activation="identity", loss="squared_error")
+        >>> model.params[:] = [2, -1, 0, 3, 0]            # W1, b1, W2, b2
+        >>> model.input_gradients([[0.5, 0.5]])
+        array([[[ 6., -3.]]], dtype=float32)
+        """
+        A = as_features(X, self.dtype, self.sizes[0])
+        slopes = []
+        for W, b, activation in zip(self.weights, self.biases, self.activations, strict=False):
+            Z = A @ W + b
+            A = activate(Z, activation)
+            slopes.append(slope(Z, activation))
+        J = np.broadcast_to(self.weights[-1].T, (len(A), *self.weights[-1].T.shape))
+        for W, dA in zip(self.weights[-2::-1], slopes[::-1], strict=True):
+            J = (J * dA[:, np.newaxis, :]) @ W.T
+        return np.array(J)
+
+    def loss(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Return the mean loss over the rows of X, weighted by `sample_weight`.
 
         Parameters
         ----------
@@ -182,18 +236,22 @@ class MLP:
         y : array-like of int (n_samples,) when classifying; else (n_samples, n_out), or
             (n_samples,) where the network has one output
         """
-        return self.evaluate(X, y)[0]
+        return self.evaluate(X, y, sample_weight)[0]
 
-    def evaluate(self, X: ArrayLike, y: ArrayLike) -> tuple[float, float | None]:
+    def evaluate(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> tuple[float, float | None]:
         """Return the mean loss and, when classifying, the share of rows classified right."""
         features, targets = self.as_data(X, y)
-        Z = self.forward(features).astype(np.float64)
+        Z = self.forward(features)
+        losses = row_losses(Z, targets, self.loss_name, self.loss_parameter, self.probability_clip)
+        weights = None
+        if sample_weight is not None:
+            weights = as_weights(sample_weight, len(Z), "float64")
+        loss = float(np.average(losses, weights=weights))
         if not self.classifies:
-            return float(0.5 * np.square(Z - targets).sum(axis=1).mean()), None
-        right = Z.argmax(axis=1) == targets
-        Z -= Z.max(axis=1, keepdims=True)
-        losses = np.log(np.exp(Z).sum(axis=1)) - Z[np.arange(len(Z)), targets]
-        return float(losses.mean()), float(right.mean())
+            return loss, None
+        return loss, float(np.average(Z.argmax(axis=1) == targets, weights=weights))
 
     def gradients(
         self, X: ArrayLike, y: ArrayLike
@@ -264,12 +322,26 @@ class MLP:
         self._inference = None
 
     def core(
-        self, *, max_rows: int = 1, engine: str = "auto", optimizer: str | None = None
+        self,
+        *,
+        max_rows: int = 1,
+        engine: str = "auto",
+        optimizer: str | None = None,
+        dropout: float = 0.0,
     ) -> Core:
         """Return a new `Core` for this network, to train on batches of up to `max_rows` rows."""
         capsule = engines.load(engines.resolve(engine), max(max_rows, *self.sizes))
         return Core(
-            capsule, self.sizes, self.activation, self.loss_name, self.dtype, max_rows, optimizer
+            capsule,
+            self.sizes,
+            self.activations,
+            self.loss_name,
+            self.dtype,
+            max_rows,
+            optimizer,
+            loss_parameter=self.loss_parameter,
+            loss_clip=self.probability_clip,
+            dropout=dropout,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -292,6 +364,7 @@ class MLP:
             "activation": self.activation,
             "loss": self.loss_name,
             "dtype": self.dtype,
+            **({"loss_parameter": self.loss_parameter} if self.loss_parameter else {}),
             "metadata": self.metadata,
         }
         tensors = {f"weights.{i}": W for i, W in enumerate(self.weights)}
@@ -336,7 +409,7 @@ class MLP:
     def _initialise(self, rng: np.random.Generator) -> None:
         for i, W in enumerate(self.weights):
             n_in, n_out = W.shape
-            if self.activation == "relu" and i < len(self.weights) - 1:
+            if i < len(self.weights) - 1 and self.activations[i] in RECTIFIERS:
                 W[...] = rng.normal(0, np.sqrt(2 / n_in), W.shape)
             else:
                 bound = np.sqrt(6 / (n_in + n_out))
@@ -358,4 +431,34 @@ def _aligned_zeros(n: int, dtype: str) -> Array:
 def _choice(value: Any, name: str, choices: dict[str, int]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}")
+    return value
+
+
+def _activations(activation: str | Sequence[str], n_hidden: int) -> tuple[str, ...]:
+    """Return the activation of every hidden layer."""
+    if isinstance(activation, str):
+        return (_choice(activation, "activation", ACTIVATIONS),) * n_hidden
+    if not isinstance(activation, Sequence):
+        raise TypeError(f"activation is {activation!r}, expected a name or a list of names")
+    if len(activation) != n_hidden:
+        raise ValueError(
+            f"activation has {len(activation)} entries, expected {n_hidden}: one for every hidden "
+            f"layer"
+        )
+    return tuple(
+        _choice(name, f"activation[{i}]", ACTIVATIONS) for i, name in enumerate(activation)
+    )
+
+
+def _loss_parameter(loss: str, parameter: float | None) -> float:
+    """Return the parameter of a loss, 0 where it has none."""
+    if loss not in DEFAULT_PARAMETER:
+        if parameter is not None:
+            raise ValueError(f"loss_parameter is {parameter!r}, but {loss} has no parameter")
+        return 0.0
+    if parameter is None:
+        return DEFAULT_PARAMETER[loss]
+    value = as_real(parameter, "loss_parameter", 0, below=1 if loss == "quantile" else np.inf)
+    if value == 0:
+        raise ValueError(f"loss_parameter is 0, expected above 0 for {loss}")
     return value

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastmlp import engines
-from fastmlp._core import Core, shuffled
-from fastmlp.errors import DivergedError
+from fastmlp._core import shuffled
 from fastmlp.history import Callback, History
-from fastmlp.inputs import as_int, as_real
+from fastmlp.inputs import as_int, as_real, as_weights
 from fastmlp.model import MLP
 from fastmlp.schedules import Schedule
+from fastmlp.session import Session
 
 __all__ = ["SGD", "Adam", "Trainer"]
 
@@ -34,13 +33,15 @@ class Trainer:
     """
 
     _optimizer: str
-    _n_moments: int
 
     def __init__(
         self,
         model: MLP,
+        *,
         learning_rate: float | Schedule,
         weight_decay: float,
+        max_norm: float | None,
+        dropout: float,
         batch_size: int,
         shuffle: bool,
         seed: int | np.random.Generator | None,
@@ -54,17 +55,31 @@ class Trainer:
             learning_rate = as_real(learning_rate, "learning_rate", 0)
         self.learning_rate = learning_rate
         self.weight_decay = as_real(weight_decay, "weight_decay", 0)
+        self.max_norm = None if max_norm is None else as_real(max_norm, "max_norm", 0)
         self.batch_size = as_int(batch_size, "batch_size", 1)
         self.shuffle = bool(shuffle)
-        self.engine = engines.resolve(engine)
-        self.n_threads = None if n_threads is None else as_int(n_threads, "n_threads", 1)
         self.history = History()
         self._rng = np.random.default_rng(seed)
-        self._moments = [np.zeros_like(model.params) for _ in range(self._n_moments)]
-        self._epoch = 0
-        self._step = 0
-        self._core: tuple[int, Core] | None = None
+        dropout = as_real(dropout, "dropout", 0, below=1)
+        self._session = Session(
+            model,
+            self._optimizer,
+            engine=engine,
+            n_threads=None if n_threads is None else as_int(n_threads, "n_threads", 1),
+            dropout=dropout,
+            seed=self._draw() if dropout else 0,
+        )
         self._fitting = threading.Lock()
+
+    @property
+    def engine(self) -> str:
+        """The engine that trains."""
+        return self._session.engine
+
+    @property
+    def n_threads(self) -> int | None:
+        """At most so many threads."""
+        return self._session.n_threads
 
     def fit(
         self,
@@ -72,6 +87,7 @@ class Trainer:
         y: ArrayLike,
         *,
         epochs: int = 10,
+        sample_weight: ArrayLike | None = None,
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
         progress: bool = False,
         callback: Callback | None = None,
@@ -85,6 +101,8 @@ class Trainer:
             Class numbers (n_samples,), or values (n_samples, n_out).
         epochs : int
             Passes over the data.
+        sample_weight : array-like (n_samples,) or None
+            The loss of a batch is the mean so weighted.
         validation_data : (X, y) or None
             Evaluated after every epoch.
         progress : bool
@@ -109,6 +127,9 @@ class Trainer:
         """
         epochs = as_int(epochs, "epochs", 0)
         features, targets = self.model.as_data(X, y)
+        weights = None
+        if sample_weight is not None:
+            weights = as_weights(sample_weight, len(features), self.model.dtype)
         if validation_data is not None:
             if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
                 raise TypeError("validation_data is not a pair (X, y)")
@@ -119,7 +140,9 @@ class Trainer:
         if not self._fitting.acquire(blocking=False):
             raise RuntimeError("this trainer is in the middle of a fit, which has to end first")
         try:
-            return self._fit(features, targets, epochs, validation_data, progress, callback)
+            return self._fit(
+                features, targets, epochs, weights, validation_data, progress, callback
+            )
         finally:
             self._fitting.release()
 
@@ -128,107 +151,78 @@ class Trainer:
         features: Array,
         targets: Array,
         epochs: int,
+        weights: Array | None,
         validation_data: tuple[Array, Array] | None,
         progress: bool,
         callback: Callback | None,
     ) -> History:
-        n = len(features)
-        core = self._core_for(min(self.batch_size, n))
-        held = (self.model.params, *self._moments)
+        session = self._session
         history = self.history = History()
-        core.load(*held)
-        with self.threads() as n_threads, _bar(epochs, progress) as bar:
+        session.load()
+        with _bar(epochs, progress) as bar:
             try:
                 for _ in range(epochs):
-                    order = self._order(n)
+                    order = self._order(len(features))
                     rate = self._rate()
                     start = time.perf_counter()
-                    total, steps, completed = core.epoch(
+                    loss, _penalty = session.epoch(
                         features,
                         targets,
                         order,
-                        min(self.batch_size, n),
+                        self.batch_size,
+                        sample_weight=weights,
                         learning_rate=rate,
                         weight_decay=self.weight_decay,
-                        t=self._step,
-                        n_threads=n_threads,
-                        max_workers=n_threads - 1,
-                        any_size=engines.oversubscribed(),
+                        max_norm=self.max_norm,
                         **self._rule(),
                     )
-                    seconds = time.perf_counter() - start
-                    self._step += steps
-                    if not completed:
-                        raise DivergedError(self._epoch + 1, steps + 1, _ADVICE)
-                    self._epoch += 1
-
-                    history.loss.append(total / n)
+                    history.loss.append(loss)
                     history.learning_rate.append(rate)
-                    history.seconds.append(seconds)
+                    history.seconds.append(time.perf_counter() - start)
                     if validation_data is not None:
-                        core.store(*held)
+                        session.store()
                         loss, accuracy = self.model.evaluate(*validation_data)
                         history.validation_loss.append(loss)
                         if accuracy is not None:
                             history.validation_accuracy.append(accuracy)
                     bar(history)
                     if callback is not None:
-                        core.store(*held)
+                        session.store()
                         stop = callback(history)
-                        core.load(*held)
+                        session.load()
                         if stop:
                             break
             finally:
-                core.store(*held)
+                session.store()
         return history
 
-    @contextlib.contextmanager
-    def threads(self) -> Iterator[int]:
+    def threads(self) -> contextlib.AbstractContextManager[int]:
         """Hold the engine to the threads this trainer may use, and yield their number."""
-        if self.engine == "blas":
-            with engines.blas_threads(self.n_threads) as n_threads:
-                yield n_threads
-        else:
-            yield engines.fused_threads(self.n_threads)
+        return self._session.threads()
 
     def _rule(self) -> dict[str, Any]:
-        """Return the options of `Core.epoch` that belong to this optimizer."""
+        """Return the options of `Session.epoch` that belong to this optimizer."""
         raise NotImplementedError
 
-    def _core_for(self, max_rows: int) -> Core:
-        """Return the core of the fit before, if its memory is right for this one, or a new one."""
-        if self._core is None or self._core[0] != max_rows:
-            self._core = None  # give its memory back first
-            core = self.model.core(max_rows=max_rows, engine=self.engine, optimizer=self._optimizer)
-            self._core = (max_rows, core)
-        return self._core[1]
-
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in _NOT_COPIED}
+        return {name: value for name, value in vars(self).items() if name != "_fitting"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._core, self._fitting = None, threading.Lock()
+        self._fitting = threading.Lock()
+
+    def _draw(self) -> int:
+        return int(self._rng.integers(2**64, dtype=np.uint64))
 
     def _order(self, n: int) -> NDArray[np.intp]:
         """Return the order of the rows in the next epoch."""
-        if not self.shuffle:
-            return np.arange(n, dtype=np.intp)
-        return shuffled(n, int(self._rng.integers(2**64, dtype=np.uint64)))
+        return shuffled(n, self._draw()) if self.shuffle else np.arange(n, dtype=np.intp)
 
     def _rate(self) -> float:
         if not callable(self.learning_rate):
             return self.learning_rate
-        return as_real(self.learning_rate(self._epoch), f"learning_rate({self._epoch})", 0)
-
-
-# What a copy of a trainer makes anew.
-_NOT_COPIED = ("_core", "_fitting")
-
-_ADVICE = (
-    "the model keeps its last finite parameters; try a smaller learning_rate, "
-    "or data scaled to mean 0 and variance 1"
-)
+        epoch = self._session.epochs
+        return as_real(self.learning_rate(epoch), f"learning_rate({epoch})", 0)
 
 
 class SGD(Trainer):
@@ -252,12 +246,18 @@ class SGD(Trainer):
     momentum : float in [0, 1)
     nesterov : bool
     weight_decay : float >= 0
+    max_norm : float or None
+        Gradients whose norm, over all parameters and with weight decay, exceeds it are scaled down
+        to it.
+    dropout : float in [0, 1)
+        Share of the outputs of hidden layers that a step drops; those left grow by
+        1 / (1 - dropout) (Srivastava et al. 2014).
     batch_size : int
         Rows of a step; the last step of an epoch takes what is left.
     shuffle : bool
         Whether every epoch takes the rows in a new random order.
     seed : int, numpy.random.Generator or None
-        Of the shuffles.
+        Of the shuffles and of dropout.
     engine : {"auto", "fused", "blas"}
         The fused engine gives the same bits for any number of threads and any instruction set.
     n_threads : int or None
@@ -286,7 +286,6 @@ class SGD(Trainer):
     """
 
     _optimizer = "sgd"
-    _n_moments = 1
 
     def __init__(
         self,
@@ -296,6 +295,8 @@ class SGD(Trainer):
         momentum: float = 0.9,
         nesterov: bool = False,
         weight_decay: float = 0.0,
+        max_norm: float | None = None,
+        dropout: float = 0.0,
         batch_size: int = 128,
         shuffle: bool = True,
         seed: int | np.random.Generator | None = 0,
@@ -303,13 +304,22 @@ class SGD(Trainer):
         n_threads: int | None = None,
     ) -> None:
         super().__init__(
-            model, learning_rate, weight_decay, batch_size, shuffle, seed, engine, n_threads
+            model,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            max_norm=max_norm,
+            dropout=dropout,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            engine=engine,
+            n_threads=n_threads,
         )
         self.momentum = as_real(momentum, "momentum", 0, below=1)
         self.nesterov = bool(nesterov)
 
     def _rule(self) -> dict[str, Any]:
-        return {"momentum": self.momentum, "nesterov": self.nesterov}
+        return {"momentum": self.momentum, "nesterov": self.nesterov, "decoupled": False}
 
 
 class Adam(Trainer):
@@ -328,7 +338,7 @@ class Adam(Trainer):
 
     Parameters
     ----------
-    model, weight_decay, batch_size, shuffle, seed, engine, n_threads
+    model, weight_decay, max_norm, dropout, batch_size, shuffle, seed, engine, n_threads
         As for `SGD`.
     learning_rate : float or callable
     beta_1, beta_2 : float in [0, 1)
@@ -346,7 +356,6 @@ class Adam(Trainer):
     """
 
     _optimizer = "adam"
-    _n_moments = 2
 
     def __init__(
         self,
@@ -358,6 +367,8 @@ class Adam(Trainer):
         epsilon: float = 1e-8,
         weight_decay: float = 0.0,
         decoupled: bool = False,
+        max_norm: float | None = None,
+        dropout: float = 0.0,
         batch_size: int = 128,
         shuffle: bool = True,
         seed: int | np.random.Generator | None = 0,
@@ -365,7 +376,16 @@ class Adam(Trainer):
         n_threads: int | None = None,
     ) -> None:
         super().__init__(
-            model, learning_rate, weight_decay, batch_size, shuffle, seed, engine, n_threads
+            model,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            max_norm=max_norm,
+            dropout=dropout,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            engine=engine,
+            n_threads=n_threads,
         )
         self.beta_1 = as_real(beta_1, "beta_1", 0, below=1)
         self.beta_2 = as_real(beta_2, "beta_2", 0, below=1)
@@ -374,8 +394,8 @@ class Adam(Trainer):
 
     def _rule(self) -> dict[str, Any]:
         return {
-            "beta1": self.beta_1,
-            "beta2": self.beta_2,
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
             "epsilon": self.epsilon,
             "decoupled": self.decoupled,
         }

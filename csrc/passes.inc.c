@@ -1,0 +1,79 @@
+// What goes through all weights once more, beside the products: only where it is asked for.
+
+// Sum of the squares of the weights. Column o of a layer is summed in four chains, rows i, i + 4, ...
+// each, then (0 + 1) + (2 + 3); the columns add up in 16 virtual lanes: the same bits everywhere.
+static double R(penalty)(const fm_run *run)
+{
+    enum { S = FM_VIRTUAL_LANES / FM_LANES, CHAINS = 4 };
+    const fm_layer *layer = R(layers)(run);
+    double total = 0;
+    for (ptrdiff_t l = 0; l < run->net.n_layers; l++, layer++) {
+        V sum[S];
+        for (int s = 0; s < S; s++)
+            sum[s] = vset1(0);
+        for (ptrdiff_t v = 0; v < layer->vectors; v++) {
+            const ptrdiff_t p = v / 2, width = R(panel_vectors)(layer->vectors, p) * FM_LANES;
+            const real *W = (const real *)run->state + layer->W + p * WIDTH * (layer->I + 1) + width +
+                            v % 2 * FM_LANES;
+            V chain[CHAINS];
+            FM_UNROLL
+            for (int c = 0; c < CHAINS; c++)
+                chain[c] = vset1(0);
+            ptrdiff_t i = 0;
+            for (; i + CHAINS <= layer->I; i += CHAINS)
+                FM_UNROLL
+                for (int c = 0; c < CHAINS; c++, W += width)
+                    chain[c] = vfma(vload(W), vload(W), chain[c]);
+            for (int c = 0; i < layer->I; i++, c++, W += width)
+                chain[c] = vfma(vload(W), vload(W), chain[c]);
+            sum[v % S] = vadd(sum[v % S], vadd(vadd(chain[0], chain[1]), vadd(chain[2], chain[3])));
+        }
+        total += (double)R(tree_sum)(sum);
+    }
+    return total;
+}
+
+// Adds the decay to run->gradients, takes their norm, and updates by as much of them as max_norm
+// allows.
+static void R(clipped_update)(fm_run *run)
+{
+    const fm_layer *layers = R(layers)(run), *layer = layers, *end = layers + run->net.n_layers;
+    const real decay = (real)run->rule.weight_decay;
+    real *flat = run->gradients;
+    const ptrdiff_t n = end[-1].flat + (end[-1].I + 1) * end[-1].O;
+    for (; decay != 0 && layer < end; layer++)
+        for (ptrdiff_t o = 0; o < layer->O; o += WIDTH) {
+            const ptrdiff_t width = R(panel_vectors)(layer->vectors, o / WIDTH) * FM_LANES;
+            const real *W = (const real *)run->state + layer->W + o * (layer->I + 1) + width;
+            for (ptrdiff_t i = 0; i < layer->I; i++, W += width)
+                for (ptrdiff_t j = 0; j < R(min)(width, layer->O - o); j += FM_LANES) {
+                    real *dW = flat + layer->flat + i * layer->O + o + j;
+                    const int valid = (int)R(min)(FM_LANES, layer->O - o - j);
+                    vstore_n(dW, vfma(vset1(decay), vload(W + j), vload_n(dW, valid)), valid);
+                }
+        }
+    const double norm = sqrt(FM_SUM_OF_SQUARES(flat, n));
+    const double kept = norm > run->rule.max_norm ? run->rule.max_norm / norm : 1;
+
+    R(rule) rule = R(rule_of)(&run->rule);
+    rule.decays = 0; // it is in already
+    const V factor = vset1((real)(rule.adam ? kept : -run->rule.learning_rate * kept));
+    const ptrdiff_t shift = R(new_state)(run) - (real *)run->state;
+    for (layer = layers; layer < end; layer++)
+        for (ptrdiff_t p = 0, o = 0; o < layer->O; p++, o += WIDTH) {
+            const ptrdiff_t width = R(panel_vectors)(layer->vectors, p) * FM_LANES;
+            real *panel = (real *)run->state + o * (layer->I + 1);
+            for (ptrdiff_t i = -1; i < layer->I; i++)
+                for (ptrdiff_t j = 0; j < width; j += FM_LANES) {
+                    const ptrdiff_t left = R(max)(0, layer->O - o - j);
+                    const real *dW = flat + layer->flat + (i < 0 ? layer->I : i) * layer->O + o + j;
+                    const V gradient = vload_n(dW, (int)R(min)(left, FM_LANES));
+                    real *at = panel + (i + 1) * width + j;
+                    R(update_vector)(at + layer->W, at + layer->moment1, at + layer->moment2, shift,
+                                     vmul(gradient, factor), &rule, i >= 0);
+                }
+            if (layer > layers)
+                R(transpose_panel)(R(new_state)(run) + layer->WT,
+                                   R(new_state)(run) + layer->W + p * WIDTH * (layer->I + 1), layer, p);
+        }
+}

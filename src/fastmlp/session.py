@@ -1,0 +1,281 @@
+"""Session: a network in training under one optimizer, epoch by epoch."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastmlp import engines
+from fastmlp._core import Core
+from fastmlp.errors import DivergedError
+from fastmlp.model import MLP
+
+__all__ = ["Session"]
+
+Array = NDArray[Any]
+
+# How many moments of the gradient an optimizer keeps.
+MOMENTS = {"sgd": 1, "adam": 2}
+# Sparse rows are made dense so many bytes at a time, but at least a batch.
+DENSE_BYTES = 16 << 20
+ADVICE = (
+    "the model keeps its last finite parameters; try a smaller learning rate, "
+    "or data scaled to mean 0 and variance 1"
+)
+
+
+class Session:
+    """A network in training under one optimizer.
+
+    The engine trains a copy of the parameters in a layout of its own. `epoch` goes on with that
+    copy, `store` brings it back into `model.params` and `moments`, `load` has it made anew. Who
+    calls `epoch` again without looking at the model in between pays for neither.
+
+    Arrays are taken as they stand: C-contiguous, of the model's dtype, finite, as `MLP.as_data`
+    returns them. `X` may also be a SciPy CSR matrix or array, which is made dense a few batches at
+    a time.
+
+    Parameters
+    ----------
+    model : MLP
+    optimizer : {"sgd", "adam"}
+    engine, n_threads
+        As for `SGD`.
+    dropout : float in [0, 1)
+        Share of the outputs of hidden layers that a step drops; those left grow by
+        1 / (1 - dropout) (Srivastava et al. 2014). Which ones depends on `seed`, the number of the
+        step, and their place, not on threads or instruction sets.
+    seed : int
+        Of the dropout.
+
+    Attributes
+    ----------
+    moments : list of ndarray
+        Like `model.params`: the velocity under SGD, mean and mean square of the gradient under
+        Adam.
+    step, epochs : int
+        How many were completed.
+    """
+
+    def __init__(
+        self,
+        model: MLP,
+        optimizer: str,
+        *,
+        engine: str = "auto",
+        n_threads: int | None = None,
+        dropout: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.engine = engines.resolve(engine)
+        self.n_threads = n_threads
+        self.dropout = dropout
+        self.seed = seed
+        self.moments = [np.zeros_like(model.params) for _ in range(MOMENTS[optimizer])]
+        self.step = 0
+        self.epochs = 0
+        self._core: Core | None = None
+        self._max_rows = 0
+        self._holds = False  # the core holds parameters to go on with
+        self._newer = False  # and they are newer than the model's
+        self._done = (0, 0)  # steps and epochs before the latest epoch
+
+    def epoch(
+        self,
+        X: Any,
+        y: Array,
+        order: NDArray[np.intp],
+        batch_size: int,
+        *,
+        learning_rate: float,
+        sample_weight: Array | None = None,
+        l2: float = 0.0,
+        weight_decay: float = 0.0,
+        decoupled: bool = True,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        max_norm: float | None = None,
+    ) -> tuple[float, float]:
+        """Train on the rows of X in `order`, batch by batch, the last one perhaps short.
+
+        Parameters
+        ----------
+        X : ndarray or CSR (n, n_in)
+        y : ndarray (n,) or (n, n_out)
+        order : ndarray of intp
+        batch_size : int
+        sample_weight : ndarray (n,) or None
+            The loss of a batch is the mean so weighted. A batch without any weight is passed over.
+        l2 : float
+            Adds ½ l2 Σ W², divided by the sum of the batch's sample weights, to its loss.
+        weight_decay, decoupled
+            Adds weight_decay W to the gradients; decoupled, W shrinks by
+            learning_rate · weight_decay · W beside the step. Biases are decayed by neither, nor by
+            `l2`.
+        momentum, nesterov, beta_1, beta_2, epsilon
+            As for `SGD` and `Adam`.
+        max_norm : float or None
+            Gradients whose norm over all parameters exceeds it are scaled down to it.
+
+        Returns
+        -------
+        loss, penalty : float
+            The loss of the batches, and what `l2` adds to it, as means over rows.
+
+        Raises
+        ------
+        DivergedError
+            A step met or made numbers that are not finite; the parameters are those before it.
+        """
+        n = len(order)
+        core = self._ready(min(batch_size, n))
+        self._done = (self.step, self.epochs)
+        total = penalties = 0.0
+        with self.threads() as n_threads:
+            for rows, targets, weights, part in _parts(X, y, sample_weight, order, batch_size):
+                self._newer = True
+                loss, penalty, steps, completed = core.epoch(
+                    rows,
+                    targets,
+                    part,
+                    min(batch_size, n),
+                    sample_weight=weights,
+                    learning_rate=learning_rate,
+                    l2=l2,
+                    weight_decay=0.0 if decoupled else weight_decay,
+                    decoupled_decay=weight_decay if decoupled else 0.0,
+                    max_norm=np.inf if max_norm is None else max_norm,
+                    momentum=momentum,
+                    nesterov=nesterov,
+                    beta1=beta_1,
+                    beta2=beta_2,
+                    epsilon=epsilon,
+                    t=self.step,
+                    dropout_key=self.seed,
+                    n_threads=n_threads,
+                    max_workers=n_threads - 1,
+                    any_size=engines.oversubscribed(),
+                )
+                self.step += steps
+                if not completed:
+                    raise DivergedError(self.epochs + 1, self.step - self._done[0] + 1, ADVICE)
+                total += loss
+                penalties += penalty
+        self.epochs += 1
+        return total / n, penalties / n
+
+    def store(self) -> None:
+        """Bring `model.params` and `moments` up to date with what was trained."""
+        if self._newer and self._core is not None:
+            self._core.store(self.model.params, *self.moments)
+        self._newer = False
+
+    def load(self) -> None:
+        """Have the next epoch begin with `model.params` and `moments` as they are then."""
+        self._holds = self._newer = False
+
+    def undo(self) -> None:
+        """Take back the latest epoch, which must have been of dense rows."""
+        if self._core is not None:
+            self._core.undo()
+            self.step, self.epochs = self._done
+
+    def gradients(
+        self, X: Any, y: Array, sample_weight: Array | None = None
+    ) -> tuple[float, Array]:
+        """Return the mean loss over the rows of X, weighted, and its derivatives by `model.params`.
+
+        Returns
+        -------
+        loss : float
+        gradients : ndarray like `model.params`, NaN where the loss is not finite
+        """
+        order = np.arange(X.shape[0], dtype=np.intp)
+        dense = not hasattr(X, "tocsr")
+        batch_size = len(order) if dense else _dense_rows(X, self.model.params.itemsize, 1)
+        core = self._ready(min(batch_size, len(order)), load=False)
+        self._holds = False
+        total, weight, gradients = 0.0, 0.0, np.zeros_like(self.model.params)
+        part = gradients if dense else np.empty_like(gradients)
+        with self.threads() as n_threads:
+            for rows, targets, weights, at in _parts(X, y, sample_weight, order, batch_size):
+                share = float(len(at) if weights is None else weights.sum(dtype=np.float64))
+                if share == 0:
+                    continue
+                loss = core.gradients(
+                    part,
+                    rows,
+                    targets,
+                    self.model.params,
+                    weights,
+                    n_threads=n_threads,
+                    max_workers=n_threads - 1,
+                    any_size=engines.oversubscribed(),
+                )
+                if not np.isfinite(loss):
+                    gradients.fill(np.nan)
+                    return loss, gradients
+                total += share * loss
+                weight += share
+                if not dense:
+                    gradients += part * gradients.dtype.type(share)
+        if not dense:
+            gradients /= gradients.dtype.type(weight)
+        return total / weight, gradients
+
+    @contextlib.contextmanager
+    def threads(self) -> Iterator[int]:
+        """Hold the engine to the threads this session may use, and yield their number."""
+        if self.engine == "blas":
+            with engines.blas_threads(self.n_threads) as n_threads:
+                yield n_threads
+        else:
+            yield engines.fused_threads(self.n_threads)
+
+    def _ready(self, max_rows: int, load: bool = True) -> Core:
+        """Return a core that takes batches of `max_rows`, with the parameters to go on with."""
+        if self._core is None or self._max_rows < max_rows:
+            self.store()
+            self._core, self._holds = None, False  # give its memory back first
+            self._core = self.model.core(
+                max_rows=max_rows,
+                engine=self.engine,
+                optimizer=self.optimizer,
+                dropout=self.dropout,
+            )
+            self._max_rows = max_rows
+        if load and not self._holds:
+            self._core.load(self.model.params, *self.moments)
+            self._holds = True
+        return self._core
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.store()
+        return {**vars(self), "_core": None, "_holds": False, "_max_rows": 0}
+
+
+def _parts(
+    X: Any, y: Array, sample_weight: Array | None, order: NDArray[np.intp], batch_size: int
+) -> Iterator[tuple[Array, Array, Array | None, NDArray[np.intp]]]:
+    """Yield X, y, sample weights and order in parts of whole batches whose X is dense."""
+    if not hasattr(X, "tocsr"):
+        yield X, y, sample_weight, order
+        return
+    size = _dense_rows(X, X.dtype.itemsize, batch_size)
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        weights = None if sample_weight is None else sample_weight[rows]
+        yield X[rows].toarray(), y[rows], weights, np.arange(len(rows), dtype=np.intp)
+
+
+def _dense_rows(X: Any, itemsize: int, batch_size: int) -> int:
+    """Return how many rows of a sparse matrix to make dense at a time, a multiple of the batch."""
+    rows: int = DENSE_BYTES // (max(1, X.shape[1]) * itemsize)
+    return max(1, rows // batch_size) * batch_size
