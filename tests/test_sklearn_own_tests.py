@@ -31,8 +31,6 @@ PRIVATE = {
     "test_gradient": "calls _loss_grad_lbfgs with buffers of scikit-learn's backpropagation",
     "test_learning_rate_warmstart": "reads the rate from _optimizer",
     "test_adaptive_learning_rate": "reads the rate from _optimizer",
-    "test_n_iter_no_change": "reads _no_improvement_count",
-    "test_n_iter_no_change_inf": "reads _no_improvement_count",
 }
 
 
