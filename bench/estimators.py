@@ -61,7 +61,7 @@ class Line:
 
 def lines() -> Iterator[Line]:
     """All that is measured, with what is promised of it."""
-    digits = {"hidden_layer_sizes": [100], "batch_size": 32, "max_iter": 20}
+    digits = {"hidden_layer_sizes": [100], "batch_size": 32, "max_iter": 100}
     mnist = {"hidden_layer_sizes": [256, 128], "batch_size": 128, "max_iter": 3}
     whole = [("digits", dtype, solver, digits, 10.0) for dtype, solver in product(DTYPES, SOLVERS)]
     whole += [("mnist", "float32", "sgd", mnist, 2.0), ("mnist", "float32", "adam", mnist, 2.5)]
@@ -91,7 +91,7 @@ def load(name: str, dtype: str) -> tuple[np.ndarray, np.ndarray]:
         return Shape((784, 256, 128, 10), 128, 10_000, dtype).data()
     X = fastmlp.data.read_idx(MNIST / "t10k-images-idx3-ubyte.gz")
     y = fastmlp.data.read_idx(MNIST / "t10k-labels-idx1-ubyte.gz")
-    return (X.reshape(len(X), -1) / 255).astype(dtype), y
+    return (X.reshape(len(X), -1) / 255).astype(dtype), y.astype(np.int64)
 
 
 def classifier(job: Job, **changes: Any) -> Any:

@@ -137,17 +137,19 @@ def row(one: Comparison) -> str:
 
 
 def summary(done: list[Comparison]) -> str:
-    """The largest difference of every data set and solver, and the verdict over all."""
-    lines = ["| data | solver | cases | largest difference | allowed |", "|---|---|--:|--:|--:|"]
+    """The largest difference of every data set, solver and dtype, and the verdict over all."""
+    lines = [
+        "| data | solver | dtype | cases | largest difference | allowed |",
+        "|---|---|---|--:|--:|--:|",
+    ]
 
-    def of(one: Comparison) -> tuple[str, str]:
-        return one.case.data, one.case.options["solver"]
+    def kind(one: Comparison) -> tuple[str, str, str]:
+        return one.case.data, one.case.options["solver"], one.case.dtype
 
-    for (data, solver), group in itertools.groupby(sorted(done, key=of), of):
+    for words, group in itertools.groupby(sorted(done, key=kind), kind):
         found = list(group)
-        largest = max(one.difference for one in found)
-        bound = found[0].case.bound
-        lines.append(f"| {data} | {solver} | {len(found)} | {largest:.1e} | {bound:.0e} |")
+        cells = [*words, str(len(found)), f"{max(one.difference for one in found):.1e}"]
+        lines.append(f"| {' | '.join(cells)} | {found[0].case.bound:.0e} |")
     differing = sum(bool(one.problems) for one in done)
     verdict = f"{differing} of {len(done)} cases differ." if differing else "All cases agree."
     return "\n".join([*lines, "", f"**{verdict}**"])

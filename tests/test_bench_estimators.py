@@ -65,5 +65,5 @@ def test_parity_rows_tell_what_differs():
     assert "| 5.0e-01 | 20, 19 | n_iter_ is 20, expected 19 |" in parity.row(other)
     assert "**All cases agree.**" in parity.summary([same])
     lines = parity.summary([same, other]).splitlines()
-    assert lines[2] == "| wine | sgd | 2 | 5.0e-01 | 1e-07 |"
+    assert lines[2] == "| wine | sgd | float64 | 2 | 5.0e-01 | 1e-07 |"
     assert lines[-1] == "**1 of 2 cases differ.**"
