@@ -1,11 +1,16 @@
 """Multilayer perceptrons on the CPU at the speed of the silicon."""
 
+from typing import TYPE_CHECKING, Any
+
 from fastmlp import data, kernels, schedules
 from fastmlp.engines import show_config
 from fastmlp.errors import DivergedError, FileFormatError
 from fastmlp.history import History
 from fastmlp.model import MLP
 from fastmlp.trainer import SGD, Adam
+
+if TYPE_CHECKING:
+    from fastmlp.estimators import LossCurveDisplay, MLPClassifier, MLPRegressor
 
 __version__ = "0.1.0"
 __all__ = [
@@ -15,8 +20,26 @@ __all__ = [
     "DivergedError",
     "FileFormatError",
     "History",
+    "LossCurveDisplay",
+    "MLPClassifier",
+    "MLPRegressor",
     "data",
     "kernels",
     "schedules",
     "show_config",
 ]
+
+# Imported when first asked for, because they need scikit-learn.
+_ESTIMATORS = ("LossCurveDisplay", "MLPClassifier", "MLPRegressor")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ESTIMATORS:
+        raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
+    from fastmlp import estimators
+
+    return getattr(estimators, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ESTIMATORS})
