@@ -32,7 +32,9 @@ def write_blas_int() -> None:
     line = "ctypedef int blas_int\n"
     if "blas_int" in declared:
         line = "from scipy.linalg.cython_blas cimport blas_int\n"
-    (ROOT / "src/fastmlp/_blas_int.pxi").write_text(line)
+    include = ROOT / "src/fastmlp/_blas_int.pxi"
+    if not include.exists() or include.read_text() != line:  # else all would be built again
+        include.write_text(line)
 
 
 def extension(name: str, *sources: str) -> Extension:
@@ -46,7 +48,7 @@ def extension(name: str, *sources: str) -> Extension:
         f"fastmlp.{name}",
         [f"src/fastmlp/{name}.pyx", *sources],
         include_dirs=["csrc"],
-        depends=[str(path) for path in (*ROOT.glob("csrc/*"), *ROOT.glob("src/fastmlp/*.pxd"))],
+        depends=[str(path) for path in (*ROOT.glob("csrc/*"), *ROOT.glob("src/fastmlp/*.px[di]"))],
         define_macros=macros,
         extra_compile_args=flags,
         py_limited_api=ABI3,

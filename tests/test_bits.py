@@ -39,7 +39,18 @@ FITS = {
     "wide rows float64": (
         [301, 7, 10], {"dtype": "float64"}, fastmlp.Adam, {"batch_size": 11},
     ),
+    # three activations, dropout, clipping, sample weights
+    "dropout, clipped": (
+        [64, 37, 23, 45, 10], {"activation": ["gelu", "silu", "leaky_relu"]}, fastmlp.Adam,
+        {"batch_size": 53, "dropout": 0.25, "max_norm": 0.5, "weight_decay": 0.01},
+    ),
+    "weighted probabilities": (
+        [64, 50, 64], {"loss": "binary_cross_entropy", "dtype": "float64"}, fastmlp.SGD,
+        {"batch_size": 40, "momentum": 0.9},
+    ),
 }  # fmt: skip
+
+WEIGHTED = ("dropout, clipped", "weighted probabilities")
 
 GOLDEN = {
     "SGD float32": "c8cc9393e377f1c8b2430e00f67b588c",
@@ -48,6 +59,8 @@ GOLDEN = {
     "squared error, wide": "28f3958713982306fe73d4ba2c7d084d",
     "wide rows float32": "5abf5dd56b8b0ec7b582b743777e7db3",
     "wide rows float64": "8e994beb4825bcbc96a93b0c9cff8e9b",
+    "dropout, clipped": "3b353c8ed065d28494840b9db7805aef",
+    "weighted probabilities": "fea8278abe1422d6ee96e2d555b41cbf",
 }
 
 
@@ -64,7 +77,8 @@ def digests(n_threads=1):
         target = y if model.classifies else X
         inputs = np.tile(X, 5)[:, : sizes[0]]
         fit = trainer(model, seed=0, n_threads=n_threads, engine="fused", **rule).fit
-        fit(inputs, target, epochs=5)
+        weights = (y + 1) / 8 if name in WEIGHTED else None
+        fit(inputs, target, epochs=5, sample_weight=weights)
         bits = model.params.astype(model.params.dtype.newbyteorder("<")).tobytes()
         found[name] = hashlib.sha256(bits).hexdigest()[:32]
     return found

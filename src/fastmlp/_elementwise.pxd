@@ -1,6 +1,6 @@
 """Activations and losses of single numbers, for the BLAS engine: formulas to read."""
 
-from libc.math cimport erf, exp, fabs, log, log1p, tanh
+from libc.math cimport erfc, exp, fabs, log, log1p, tanh
 
 from fastmlp._csrc cimport (
     FM_ABSOLUTE_ERROR, FM_BINARY_CROSS_ENTROPY, FM_GELU, FM_HUBER, FM_LEAKY_RELU, FM_LOGISTIC,
@@ -33,7 +33,7 @@ cdef inline double activate(double z, int activation, double *slope) noexcept no
         slope[0] = p + z * p * (1 - p)
         return z * p
     if activation == FM_GELU:  # z times the share of the normal distribution below z
-        p = 0.5 * (1 + erf(z * 0.70710678118654752440))
+        p = 0.5 * erfc(-z * 0.70710678118654752440)
         slope[0] = p + z * exp(-0.5 * z * z) * 0.39894228040143267794
         return z * p
     slope[0] = 1
