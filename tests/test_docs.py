@@ -19,7 +19,7 @@ import fastmlp
 ROOT = Path(__file__).parents[1]
 MODULES = [
     module.name
-    for module in pkgutil.iter_modules(fastmlp.__path__, "fastmlp.")
+    for module in pkgutil.walk_packages(fastmlp.__path__, "fastmlp.")
     if not module.name.rpartition(".")[2].startswith("_")
 ]
 

@@ -53,7 +53,7 @@ def classifier_from_mlp(cls: Any, mlp: MLP, classes: Any) -> Any:
         raise _unfit(mlp, cls, kinds)
     kind, n_classes = kinds[mlp.loss_name]
     classes = np.arange(n_classes) if classes is None else np.asarray(classes)
-    if classes.shape != (n_classes,) or not (np.unique(classes) == classes).all():
+    if classes.shape != (n_classes,) or not np.array_equal(np.unique(classes), classes):
         raise ValueError(
             f"classes is {classes!r}, expected {n_classes} different labels in ascending order"
         )

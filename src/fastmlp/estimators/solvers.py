@@ -182,10 +182,11 @@ def _judge(estimator: Any, validation: Validation, judge: Any) -> float | None:
     """Enter the loss on the rows held out; return the score on them, if it is asked for."""
     network = estimator._network
     network.settle()
-    loss = network.loss(validation.X, validation.targets, validation.loss_weight)
-    loss *= estimator._loss_scale
-    estimator.validation_loss_curve_.append(loss)
-    return None if judge is None else judge(validation, loss)
+    with np.errstate(over="ignore", invalid="ignore"):  # a network about to diverge
+        loss = network.loss(validation.X, validation.targets, validation.loss_weight)
+        loss *= estimator._loss_scale
+        estimator.validation_loss_curve_.append(loss)
+        return None if judge is None else judge(validation, loss)
 
 
 def _give_up(estimator: Any, error: DivergedError) -> None:
