@@ -19,27 +19,26 @@ from typing import Any
 import numpy as np
 import sklearn.neural_network
 from parity_cases import CASES, EPOCHS, SHARED, Case, prepare
-from sklearn.exceptions import ConvergenceWarning
 
 import fastmlp
 
 SAME = ("n_iter_", "t_", "n_layers_", "n_outputs_", "out_activation_", "n_features_in_")
 
 
-def fit(library: Any, case: Case, **changes: Any) -> Any:
-    """The fitted estimator of a library: `fastmlp` or `sklearn.neural_network`."""
+def fit(library: Any, case: Case, **changes: Any) -> tuple[Any, list[str]]:
+    """The fitted estimator of `fastmlp` or `sklearn.neural_network`, and what it has warned of."""
     X, y, weights = prepare(case)
     Estimator = library.MLPRegressor if case.regression else library.MLPClassifier
     estimator = Estimator(**SHARED | case.options | changes)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.filterwarnings("ignore", message="Got `batch_size` less than 1 or larger")
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         if case.steps == "fit":
-            return estimator.fit(X, y, **weights)
-        classes = {} if case.regression else {"classes": np.unique(y)}
-        for _ in range(EPOCHS):
-            estimator.partial_fit(X, y, **weights, **classes)
-        return estimator
+            estimator.fit(X, y, **weights)
+        else:
+            classes = {} if case.regression else {"classes": np.unique(y)}
+            for _ in range(EPOCHS):
+                estimator.partial_fit(X, y, **weights, **classes)
+    return estimator, sorted({warning.category.__name__ for warning in warned})
 
 
 def curve(model: Any) -> np.ndarray:
@@ -79,12 +78,22 @@ def disagreements(ours: Any, theirs: Any, case: Case) -> Iterator[str]:
         )
         if actual != expected:
             yield f"{name} are {actual}, expected {expected}"
+    if case.options["solver"] != "lbfgs":
+        yield from _different_best(ours, theirs, case)
     if case.options.get("early_stopping"):
         # Shares of right answers are the same; R² is so up to rounding.
         difference = relative_difference(ours.validation_scores_, theirs.validation_scores_)
         if not difference <= (case.bound if case.regression else 0):
             yield f"the validation scores differ by {difference:.1e} of them"
     yield from _different_predictions(ours, theirs, case)
+
+
+def _different_best(ours: Any, theirs: Any, case: Case) -> Iterator[str]:
+    for name in ("best_loss_", "best_validation_score_"):
+        actual, expected = getattr(ours, name), getattr(theirs, name)
+        alike = (actual is None) == (expected is None)
+        if not alike or (actual and not relative_difference(actual, expected) <= case.bound):
+            yield f"{name} is {actual}, expected {expected}"
 
 
 def _different_predictions(ours: Any, theirs: Any, case: Case) -> Iterator[str]:
@@ -114,13 +123,14 @@ class Comparison:
 
 def compare(case: Case, library: Any = fastmlp) -> Comparison:
     """Fit a case with scikit-learn and with a library that stands in for it."""
-    ours, theirs = fit(library, case), fit(sklearn.neural_network, case)
-    return Comparison(
-        case,
-        (ours.n_iter_, theirs.n_iter_),
-        relative_difference(curve(ours), curve(theirs)),
-        list(disagreements(ours, theirs, case)),
+    (ours, our_warnings), (theirs, their_warnings) = (
+        fit(one, case) for one in (library, sklearn.neural_network)
     )
+    problems = list(disagreements(ours, theirs, case))
+    if our_warnings != their_warnings:
+        problems.append(f"warnings are {our_warnings}, expected {their_warnings}")
+    difference = relative_difference(curve(ours), curve(theirs))
+    return Comparison(case, (ours.n_iter_, theirs.n_iter_), difference, problems)
 
 
 def row(one: Comparison) -> str:
