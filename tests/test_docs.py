@@ -96,6 +96,8 @@ def test_a_users_program_type_checks(tmp_path):
             first: np.ndarray = dweights[0]
             model.save("m.safetensors")
             model = fastmlp.MLP.load("m.safetensors")
+            classifier = fastmlp.MLPClassifier((100,), max_iter=3, dropout=0.1).fit(X, y)
+            score: float = classifier.score(X, y)
             Y = fastmlp.kernels.linear_forward(X, model.weights[0], model.biases[0])
             """
         )

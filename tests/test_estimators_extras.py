@@ -14,7 +14,11 @@ from sklearn.preprocessing import StandardScaler
 
 from fastmlp import MLP, FileFormatError, LossCurveDisplay, MLPClassifier, MLPRegressor
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::sklearn.exceptions.ConvergenceWarning",
+    # of SciPy, for an option that scikit-learn 1.6 still gives it
+    "ignore:.*`disp` and `iprint`:DeprecationWarning",
+)
 
 
 def digits(n=300):

@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from operator import attrgetter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,13 @@ _settings = attrgetter(
     *("n_threads", "dropout", "weight_decay", "max_norm", "class_weight", "activation"),
     *("huber_delta", "quantile", "hidden_layer_sizes"),
 )
+
+
+def _same(settings: tuple[Any, ...] | None, others: tuple[Any, ...]) -> bool:
+    try:
+        return settings == others
+    except ValueError:  # arrays have no one answer
+        return False
 
 
 def trains_in_steps(estimator: Any) -> bool:
@@ -127,7 +134,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
         X_val: Any = None,
         y_val: Any = None,
         sample_weight_val: Any = None,
-    ) -> "Perceptron":
+    ) -> Self:
         """Fit the network to X and y.
 
         Parameters
@@ -198,18 +205,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
     def _quick_step(self, X: Any, y: Any, classes: Any) -> bool:
         """Do that for data that needs no closer look; return whether it was such."""
         network = vars(self).get("_network")
-        if (
-            network is None
-            or type(X) is not np.ndarray
-            or X.dtype != network.model.params.dtype
-            or X.ndim != 2
-            or X.shape[1] != network.model.sizes[0]
-            or not len(X)
-            or not (X.flags.c_contiguous and X.flags.aligned)
-            or "feature_names_in_" in vars(self)
-            or network.settings != _settings(self)
-            or first_nonfinite(X.ravel()) >= 0
-        ):
+        if network is None or not _same(network.settings, _settings(self)) or not self._plain(X):
             return False
         targets = self._quick_targets(y, len(X), classes)
         if targets is None:
@@ -301,22 +297,25 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
     def _rows(self, X: Any) -> Any:
         """Return X as the fitted network takes it."""
         check_is_fitted(self)
-        model = self._network.model
         self._network.settle()
-        if (
+        if self._plain(X):
+            return X
+        dtype = self._network.model.params.dtype
+        return validate_data(self, X, accept_sparse="csr", dtype=dtype, order="C", reset=False)
+
+    def _plain(self, X: Any) -> bool:
+        """Whether X can go to the fitted network as it stands, without scikit-learn's checks."""
+        model = self._network.model
+        return (
             type(X) is np.ndarray
             and X.dtype == model.params.dtype
             and X.ndim == 2
             and X.shape[1] == model.sizes[0]
-            and len(X)
+            and len(X) > 0
             and X.flags.c_contiguous
             and X.flags.aligned
             and "feature_names_in_" not in vars(self)
             and first_nonfinite(X.ravel()) < 0
-        ):
-            return X
-        return validate_data(
-            self, X, accept_sparse="csr", dtype=model.params.dtype, order="C", reset=False
         )
 
     def _outputs(self, X: Any) -> Array:
@@ -365,7 +364,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
         return conversion.to_mlp(self)
 
     @classmethod
-    def from_sklearn(cls, fitted: Any) -> "Perceptron":
+    def from_sklearn(cls, fitted: Any) -> Self:
         """Return a copy of a fitted estimator of scikit-learn, which trains on where that ended.
 
         Parameters
@@ -387,7 +386,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
         files.save(self, path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Perceptron":
+    def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read an estimator that `save` has written; it predicts the same bits and trains on.
 
         Raises

@@ -1,6 +1,6 @@
 """MLPClassifier: a network that tells classes apart."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -288,9 +288,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
 
     # ---- public -------------------------------------------------------------------------------
     @available_if(trains_in_steps)
-    def partial_fit(
-        self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None
-    ) -> "MLPClassifier":
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train one epoch on X and y, going on from where the last one ended.
 
         Parameters
@@ -337,7 +335,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         return self._labels.log_probabilities(Z)
 
     @classmethod
-    def from_mlp(cls, mlp: MLP, classes: Any = None) -> "MLPClassifier":
+    def from_mlp(cls, mlp: MLP, classes: Any = None) -> Self:
         """Return a fitted classifier with a copy of this network.
 
         Parameters

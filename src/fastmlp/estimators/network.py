@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from fastmlp.losses import row_losses
 from fastmlp.model import MLP
 from fastmlp.session import Session
 
@@ -125,18 +126,13 @@ class Network:
             Z[rows] = self.model.forward(block)
         return Z
 
-    def loss(self, X: Any, targets: Array, sample_weight: Array | None) -> float:
-        """Return the mean loss; X is an ndarray or a CSR matrix of the dtype."""
-        if not sparse.issparse(X):
-            return self.model.loss(X, targets, sample_weight)
-        total = weight = 0.0
-        for rows, block in dense_blocks(X):
-            w = None if sample_weight is None else sample_weight[rows]
-            mass = float(len(block) if w is None else w.sum())
-            if mass:
-                total += mass * self.model.loss(block, targets[rows], w)
-                weight += mass
-        return total / weight
+    def loss(self, Z: Array, targets: Array, sample_weight: Array | None) -> float:
+        """Return the mean loss of rows for which the last layer has computed Z."""
+        model = self.model
+        losses = row_losses(
+            Z, targets, model.loss_name, model.loss_parameter, model.probability_clip
+        )
+        return float(np.average(losses, weights=sample_weight))
 
     def snapshot(self) -> dict[str, Any]:
         """Return what `restore` needs to come back to this point."""

@@ -1,7 +1,7 @@
 """MLPRegressor: a network that fits values."""
 
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,7 +175,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
 
     # ---- public -------------------------------------------------------------------------------
     @available_if(trains_in_steps)
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> "MLPRegressor":
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train one epoch on X and y, going on from where the last one ended.
 
         Parameters
@@ -192,7 +192,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
         return self
 
     @classmethod
-    def from_mlp(cls, mlp: MLP) -> "MLPRegressor":
+    def from_mlp(cls, mlp: MLP) -> Self:
         """Return a fitted regressor with a copy of this network.
 
         Parameters

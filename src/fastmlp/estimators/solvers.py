@@ -183,10 +183,10 @@ def _judge(estimator: Any, validation: Validation, judge: Any) -> float | None:
     network = estimator._network
     network.settle()
     with np.errstate(over="ignore", invalid="ignore"):  # a network about to diverge
-        loss = network.loss(validation.X, validation.targets, validation.loss_weight)
-        loss *= estimator._loss_scale
+        Z = network.outputs(validation.X)
+        loss = network.loss(Z, validation.targets, validation.loss_weight) * estimator._loss_scale
         estimator.validation_loss_curve_.append(loss)
-        return None if judge is None else judge(validation, loss)
+        return None if judge is None else judge(validation, Z, loss)
 
 
 def _give_up(estimator: Any, error: DivergedError) -> None:

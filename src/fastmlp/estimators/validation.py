@@ -54,11 +54,11 @@ def split(
     return train, test
 
 
-Scorer = Callable[[Validation, float], float]
+Scorer = Callable[[Validation, Array, float], float]
 
 
 def scorer(estimator: Any, scoring: Any) -> Scorer:
-    """Return a function of the rows held out, and of the loss on them, that gives their score.
+    """Return what gives the score of rows held out, from the network's outputs and loss there.
 
     Parameters
     ----------
@@ -68,14 +68,14 @@ def scorer(estimator: Any, scoring: Any) -> Scorer:
         As the parameter of the estimators.
     """
     if scoring == "loss":
-        return lambda held, loss: -loss
+        return lambda held, Z, loss: -loss
     if scoring is None:
-        return lambda held, loss: estimator._score_of(
-            estimator._network.outputs(held.X), held.y, held.targets, held.sample_weight
+        return lambda held, Z, loss: estimator._score_of(
+            Z, held.y, held.targets, held.sample_weight
         )
     judge = check_scoring(estimator, scoring)
 
-    def score(held: Validation, loss: float) -> float:
+    def score(held: Validation, Z: Array, loss: float) -> float:
         # The rows have lost the names of their columns, so the one who is judged forgets them too.
         judged = copy.copy(estimator)
         vars(judged).pop("feature_names_in_", None)
