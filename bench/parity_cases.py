@@ -143,7 +143,6 @@ def stopping() -> Iterator[Case]:
         yield Case(data, SOLVERS["sgd"] | ties)
     adaptive = {"learning_rate": "adaptive", "early_stopping": True, "n_iter_no_change": 1}
     yield Case("digits", SOLVERS["sgd"] | adaptive)
-    yield Case("iris names", SOLVERS["adam"] | {"early_stopping": True})
     yield Case("digits labels", SOLVERS["adam"] | {"early_stopping": True})
     yield Case("diabetes counts", SOLVERS["adam"] | {"early_stopping": True, "loss": "poisson"})
     yield Case("iris petals", SOLVERS["adam"] | {"early_stopping": True})
