@@ -171,9 +171,9 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
     ) -> None:
         check_together(self)
         watched = (X, y, weight)
-        X, y, weight, rows = training.prepare(self, X, y, weight, continuing)
+        X, y, rows = training.prepare(self, X, y, weight, continuing)
         self._network.settings = None
-        validation = training.held_out(self, X, y, weight, rows, *held)
+        validation = training.held_out(self, X, y, rows, *held)
         curve = vars(self).get("validation_loss_curve_") or []
         self.validation_loss_curve_ = None if validation is None else list(curve)
         with Watch(self, *watched) as watch:
