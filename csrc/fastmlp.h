@@ -27,7 +27,8 @@ typedef struct fm_net {
     const int *activations;      // of the L - 1 hidden layers
     int loss;
     double loss_parameter;       // delta of Huber's loss, or the quantile
-    double loss_clip;            // the least probability that enters a logarithm, or 0
+    double loss_clip;            // the least probability that enters a logarithm, as the most is
+                                 // 1 less it; or 0
     double dropout;              // share of the hidden outputs that a training step drops
     int dtype;
 } fm_net;

@@ -133,7 +133,8 @@ static void R(math)(int function, void *y, const void *x, ptrdiff_t n)
 enum { R(CHUNK) = 64 };
 typedef struct R(loss_of) {
     int loss;
-    real parameter, least, most; // of a loss; least and most are what clipped probabilities leave of it
+    real parameter;
+    real clip, least, most;      // of probabilities, and what that leaves of a loss: fm_net
     real scale;                  // of dZ
     const real *sample_weight;   // or NULL
     const ptrdiff_t *rows;       // or NULL for those from `first` on
@@ -191,8 +192,13 @@ INLINE V R(loss_of_value)(V z, V t, const R(loss_of) *of, V *derivative)
         e = R(vexp)(vmin(z, vsub(zero, z)));
         u = vdiv(one, vadd(one, e));
         *derivative = vsub(vselect_lt(z, zero, vmul(e, u), u), t);
-        loss = vadd(vsub(vmax(zero, z), vmul(t, z)), R(vlog1p)(e));
-        return vmin(vset1(of->most), vmax(vset1(of->least), loss));
+        if (of->clip > 0) { // as scikit-learn has it, with the probability as it is rounded
+            u = vselect_lt(z, zero, vmul(e, u), u);
+            u = vmin(vset1(1 - of->clip), vmax(vset1(of->clip), u));
+            loss = vmul(vsub(one, t), R(vlog)(vsub(one, u)));
+            return vsub(zero, vfma(t, R(vlog)(u), loss));
+        }
+        return vadd(vsub(vmax(zero, z), vmul(t, z)), R(vlog1p)(e));
     case FM_POISSON: // exp(z) - t z + t log(t) - t, where 0 log(0) = 0
         e = R(vexp)(z);
         *derivative = vsub(e, t);

@@ -7,6 +7,7 @@ static void R(loss_rows)(const fm_run *run, real *Z, ptrdiff_t first, ptrdiff_t 
     const R(loss_of) of = {
         .loss = net->loss,
         .parameter = (real)net->loss_parameter,
+        .clip = (real)net->loss_clip,
         .least = net->loss_clip > 0 ? (real)-log1p(-net->loss_clip) : (real)-INFINITY,
         .most = net->loss_clip > 0 ? (real)-log(net->loss_clip) : (real)INFINITY,
         .scale = (real)R(gradient_scale)(run),

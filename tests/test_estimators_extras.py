@@ -627,3 +627,116 @@ def test_breast_cancer_is_learnt():
     X = StandardScaler().fit_transform(X)
     model = MLPClassifier(random_state=0, weight_decay=0.01, dropout=0.2)
     assert model.fit(X[:400], y[:400]).score(X[400:], y[400:]) > 0.95
+
+
+# ---- found by looking again ---------------------------------------------------------------------
+def test_a_validation_set_has_as_many_outputs_as_the_network():
+    X, y = diabetes()
+    for target, held, n in ((y, np.c_[y, y], 2), (np.c_[y, y], y, 1)):
+        with pytest.raises(ValueError, match=rf"y_val has {n} outputs, the network has {3 - n}"):
+            MLPRegressor().fit(X, target, X_val=X, y_val=held)
+
+
+@pytest.mark.parametrize("scoring", ["adjusted_rand_score", lambda model, X, y: model.score(X, y)])
+@pytest.mark.parametrize("how", ["sample_weight", "class_weight"])
+def test_scorers_that_take_no_weights_get_none(scoring, how):
+    X, y = digits(100)
+    model = MLPClassifier(early_stopping=True, scoring=scoring, max_iter=3, random_state=0)
+    if how == "class_weight":
+        model.set_params(class_weight="balanced").fit(X, y)
+    else:
+        model.fit(X, y, sample_weight=np.arange(1.0, 101))
+    assert len(model.validation_scores_) == 3
+
+
+def test_scorers_that_take_weights_get_them():
+    X, y = digits(100)
+
+    def score(model, X, y, sample_weight=None):
+        seen.append(sample_weight)
+        return 0.0
+
+    seen = []
+    model = MLPClassifier(early_stopping=True, scoring=score, max_iter=1, random_state=0)
+    model.fit(X, y, sample_weight=np.arange(1.0, 101))
+    held = np.sort(seen[0])
+    assert len(held) == 10 and set(held) < set(np.arange(1.0, 101))
+
+
+def test_a_single_class_is_always_right():
+    X, _ = digits(60)
+    model = MLPClassifier((5,), random_state=1, early_stopping=True, max_iter=5)
+    assert set(model.fit(X, np.full(60, "a")).validation_scores_) == {1.0}
+
+
+@pytest.mark.parametrize(
+    "y", [np.array(["2020-01-01", "2021-01-01"] * 30, "datetime64[D]"), np.array(["1", "2"] * 30)]
+)
+def test_a_regressor_wants_numbers(y):
+    X, _ = digits(60)
+    with pytest.raises(ValueError, match=r"y has dtype .*, expected real numbers"):
+        MLPRegressor().fit(X, y)
+
+
+def test_changed_parameters_are_checked_before_another_step():
+    X, y = digits(100)
+    model = MLPClassifier(random_state=0).partial_fit(X, y, classes=np.arange(10))
+    for name, value in (("max_iter", None), ("random_state", "a"), ("verbose", "x")):
+        before = model.get_params()[name]
+        with pytest.raises(ValueError, match=f"'{name}' parameter"):
+            model.set_params(**{name: value}).partial_fit(X, y)
+        model.set_params(**{name: before})
+    steps = model.t_
+    model.set_params(hidden_layer_sizes=np.array([100])).partial_fit(X, y)
+    assert model.t_ == steps + 100
+
+
+def test_a_warm_start_measures_by_its_own_scorer():
+    X, y = digits(200)
+    model = MLPClassifier(early_stopping=True, warm_start=True, random_state=0, max_iter=5)
+    model.fit(X, y)
+    accuracy = model.best_validation_score_
+    assert 0 < accuracy <= 1
+    before = model.predict_proba(X)
+    model.set_params(scoring="loss", max_iter=20).fit(X, y)
+    assert model.best_validation_score_ == max(model.validation_scores_[5:]) < 0
+    assert not np.array_equal(model.predict_proba(X), before)
+    model.fit(X, y, X_val=X[:50], y_val=y[:50])
+    assert model.best_validation_score_ >= max(model.validation_scores_[-model.n_iter_ :])
+
+
+def test_a_failed_fit_gives_a_stream_back_what_it_drew():
+    X, y = digits(100)
+    stream = np.random.RandomState(0)
+    expected = stream.get_state()[1:3]
+    with pytest.raises(ValueError, match="in the validation set"):
+        MLPClassifier(random_state=stream).fit(X, y, X_val=X[:, :1], y_val=y)
+    np.testing.assert_equal(stream.get_state()[1:3], expected)
+
+
+def test_wrong_arguments_of_conversions():
+    X, y = digits(100)
+    with pytest.raises(TypeError, match="from_mlp was given int"):
+        MLPClassifier.from_mlp(3)
+    with pytest.raises(
+        TypeError, match=r"from_sklearn was given fastmlp\..*, expected a fitted skl"
+    ):
+        MLPClassifier.from_sklearn(MLPClassifier(max_iter=1).fit(X, y))
+    with pytest.raises(ValueError, match=r"activation is \[\['relu'\]\]"):
+        MLPClassifier(activation=[["relu"]]).fit(X, y)
+    with pytest.raises(ValueError, match=r"class_weight is .*nan.*, expected finite numbers"):
+        MLPClassifier(class_weight=dict.fromkeys(range(10), np.nan)).fit(X, y)
+
+
+def test_negative_weights_count_as_with_scikit_learn():
+    X, y = digits(100)
+    weight = np.where(np.arange(100) % 7, 1.0, -0.5)
+    ours = MLPClassifier(random_state=0, max_iter=3).fit(X, y, sample_weight=weight)
+    their = theirs.MLPClassifier(random_state=0, max_iter=3).fit(X, y, sample_weight=weight)
+    np.testing.assert_allclose(ours.loss_curve_, their.loss_curve_, rtol=1e-9)
+
+
+def test_rates_come_out_of_the_plain_model_too():
+    X, y = diabetes()
+    model = MLPRegressor(loss="poisson", max_iter=3, random_state=0).fit(X, np.abs(y))
+    np.testing.assert_allclose(model.to_mlp().predict(X), model.predict(X), rtol=1e-12)

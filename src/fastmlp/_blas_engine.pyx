@@ -21,7 +21,7 @@ from fastmlp._csrc cimport (
     fm_engine, fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_net, fm_rule, fm_run,
     fm_sum_of_squares_float32, fm_sum_of_squares_float64,
 )
-from fastmlp._elementwise cimport activate, loss_of_value
+from fastmlp._elementwise cimport activate, logistic, loss_of_value
 
 # Workspace: the targets of the batch, then, of type floating, A_0 | A_1 | ... | A_L | dA | dA',
 # each max_rows rows of its width, the slopes of the hidden layers where any of them needs them, and
@@ -164,7 +164,7 @@ cdef double _loss(fm_run *run, floating *dZ, const void *y, ptrdiff_t B) noexcep
     cdef const floating *T = <const floating *>y
     cdef const floating *sample_weight = <const floating *>run.sample_weight
     cdef ptrdiff_t O = net.sizes[net.n_layers], row, o
-    cdef double total = 0, loss, derivative, weight, least = -INFINITY, most = INFINITY
+    cdef double total = 0, loss, derivative, weight, p, least = -INFINITY, most = INFINITY
     if sample_weight == NULL and net.loss_clip == 0:
         if net.loss == FM_SOFTMAX_CROSS_ENTROPY:
             total = _softmax_cross_entropy_forward(dZ, dZ, labels, B, O)
@@ -186,8 +186,11 @@ cdef double _loss(fm_run *run, floating *dZ, const void *y, ptrdiff_t B) noexcep
             if net.loss != FM_SOFTMAX_CROSS_ENTROPY:
                 loss = loss_of_value(dZ[o], T[row * O + o], net.loss, net.loss_parameter,
                                      &derivative)
-                if net.loss == FM_BINARY_CROSS_ENTROPY:
-                    loss = _clipped(loss, least, most)
+                if net.loss == FM_BINARY_CROSS_ENTROPY and net.loss_clip > 0:
+                    # as scikit-learn has it, with the probability as it is rounded
+                    p = <floating>logistic(dZ[o])
+                    p = _clipped(p, net.loss_clip, 1 - net.loss_clip)
+                    loss = -T[row * O + o] * log(p) - (1 - T[row * O + o]) * log(1 - p)
                 total += weight * loss
                 dZ[o] = <floating>derivative
             dZ[o] *= <floating>(weight / run.weight_sum)

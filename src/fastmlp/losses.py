@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastmlp.activations import activate
+
 __all__ = ["DEFAULT_PARAMETER", "row_losses"]
 
 Array = NDArray[Any]
@@ -31,6 +33,7 @@ def row_losses(Z: Array, y: Array, loss: str, parameter: float = 0.0, clip: floa
     -------
     ndarray of float64 (n,)
     """
+    probability = activate(Z, "logistic")
     Z = Z.astype(np.float64)
     each: Array
     least, most = (-np.log1p(-clip), -np.log(clip)) if clip > 0 else (-np.inf, np.inf)
@@ -41,9 +44,11 @@ def row_losses(Z: Array, y: Array, loss: str, parameter: float = 0.0, clip: floa
         return each[:, 0]
     T = y.astype(np.float64)
     error = Z - T
-    if loss == "binary_cross_entropy":
+    if loss == "binary_cross_entropy" and clip > 0:  # of the probability as it is rounded
+        P = np.clip(probability.astype(np.float64), clip, 1 - clip)
+        each = -T * np.log(P) - (1 - T) * np.log(1 - P)
+    elif loss == "binary_cross_entropy":
         each = np.maximum(Z, 0) - T * Z + np.log1p(np.exp(-np.abs(Z)))
-        each = np.clip(each, least, most)
     elif loss == "poisson":
         log_T = np.log(T, where=T > 0, out=np.zeros_like(T))
         each = np.exp(Z) - T * Z + T * log_T - T

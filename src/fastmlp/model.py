@@ -168,7 +168,7 @@ class MLP:
         return self._infer(X, OUTPUTS)
 
     def predict(self, X: ArrayLike) -> Array:
-        """Return the most probable class of every row, or its values.
+        """Return the most probable class of every row, or its values; rates under poisson.
 
         Returns
         -------
@@ -178,6 +178,8 @@ class MLP:
         if self.classifies:
             return self._infer(X, CLASSES)
         Z = self._infer(X, OUTPUTS)
+        if self.loss_name == "poisson":
+            Z = np.exp(Z)
         return Z[:, 0] if Z.shape[1] == 1 else Z
 
     def predict_proba(self, X: ArrayLike) -> Array:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Iterator
-from operator import attrgetter
+from operator import attrgetter, is_
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -35,21 +35,8 @@ __all__ = ["Perceptron", "trains_in_steps"]
 Array = NDArray[Any]
 
 STOCHASTIC = ("sgd", "adam")
-# Parameters that one more step of partial_fit would have to be arranged anew for.
-_settings = attrgetter(
-    *("solver", "alpha", "batch_size", "shuffle", "learning_rate", "learning_rate_init"),
-    *("power_t", "tol", "verbose", "warm_start", "momentum", "nesterovs_momentum"),
-    *("early_stopping", "beta_1", "beta_2", "epsilon", "n_iter_no_change", "loss", "engine"),
-    *("n_threads", "dropout", "weight_decay", "max_norm", "class_weight", "activation"),
-    *("huber_delta", "quantile", "hidden_layer_sizes"),
-)
-
-
-def _same(settings: tuple[Any, ...] | None, others: tuple[Any, ...]) -> bool:
-    try:
-        return settings == others
-    except ValueError:  # arrays have no one answer
-        return False
+# All parameters: where one is not the object it was in the step before, they are checked again.
+_settings = attrgetter(*CONSTRAINTS, "loss", "class_weight", "huber_delta", "quantile")
 
 
 def trains_in_steps(estimator: Any) -> bool:
@@ -184,7 +171,9 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
         """Leave the estimator, and this network, as they were if the block ends in an error."""
         before = dict(vars(self))
         held = None if network is None else network.snapshot()
-        stream = None if network is None else self._random_state.get_state()
+        # Of a fit from the beginning, the stream is that of the parameter, if it is one.
+        stream = self.random_state if network is None else self._random_state
+        drawn = stream.get_state() if isinstance(stream, np.random.RandomState) else None
         try:
             yield
         except BaseException:
@@ -192,7 +181,8 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
             self.__dict__.update(before)
             if network is not None and held is not None:
                 network.restore(held)
-                self._random_state.set_state(stream)
+            if drawn is not None:
+                stream.set_state(drawn)
             raise
 
     # ---- one more step ------------------------------------------------------------------------
@@ -205,7 +195,9 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
     def _quick_step(self, X: Any, y: Any, classes: Any) -> bool:
         """Do that for data that needs no closer look; return whether it was such."""
         network = vars(self).get("_network")
-        if network is None or not _same(network.settings, _settings(self)) or not self._plain(X):
+        if network is None or network.settings is None or not self._plain(X):
+            return False
+        if not all(map(is_, network.settings, _settings(self))):
             return False
         targets = self._quick_targets(y, len(X), classes)
         if targets is None:

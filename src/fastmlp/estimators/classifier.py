@@ -252,6 +252,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):
                 "sample_weight"
             )
         self._weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+        if not np.isfinite(self._weights).all():
+            raise ValueError(f"class_weight is {self.class_weight!r}, expected finite numbers")
 
     def _loss_weight(self, y: Any, sample_weight: Array | None) -> Array | None:
         weights = vars(self).get("_weights")

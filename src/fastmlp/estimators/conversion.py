@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 import numpy as np
+import sklearn.neural_network
 from numpy.typing import NDArray
 from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
@@ -44,14 +45,14 @@ def to_mlp(estimator: Any) -> MLP:
 
 def classifier_from_mlp(cls: Any, mlp: MLP, classes: Any) -> Any:
     """Return an MLPClassifier with a copy of the network."""
-    n_outputs = mlp.sizes[-1]
-    kinds = {
-        "softmax_cross_entropy": ("multiclass", n_outputs),
-        "binary_cross_entropy": ("binary", 2) if n_outputs == 1 else ("multilabel", n_outputs),
-    }
-    if not isinstance(mlp, MLP) or mlp.loss_name not in kinds:
-        raise _unfit(mlp, cls, kinds)
-    kind, n_classes = kinds[mlp.loss_name]
+    losses = ("softmax_cross_entropy", "binary_cross_entropy")
+    if not isinstance(mlp, MLP) or mlp.loss_name not in losses:
+        raise _unfit(mlp, cls, losses)
+    kind, n_classes = "multilabel", mlp.sizes[-1]
+    if mlp.classifies:
+        kind = "multiclass"
+    elif n_classes == 1:
+        kind, n_classes = "binary", 2
     classes = np.arange(n_classes) if classes is None else np.asarray(classes)
     if classes.shape != (n_classes,) or not np.array_equal(np.unique(classes), classes):
         raise ValueError(
@@ -107,12 +108,13 @@ def to_mlp_copy(mlp: MLP) -> MLP:
 
 def from_sklearn(cls: Any, fitted: Any) -> Any:
     """Return our estimator in the state of scikit-learn's."""
-    check_is_fitted(fitted)
-    if type(fitted).__name__ != cls.__name__ or not hasattr(fitted, "coefs_"):
+    their = getattr(sklearn.neural_network, cls.__name__)
+    if not isinstance(fitted, their):
         raise TypeError(
-            f"{cls.__name__}.from_sklearn was given {type(fitted).__name__}, expected a fitted "
-            f"sklearn.neural_network.{cls.__name__}"
+            f"{cls.__name__}.from_sklearn was given {type(fitted).__module__}."
+            f"{type(fitted).__name__}, expected a fitted sklearn.neural_network.{cls.__name__}"
         )
+    check_is_fitted(fitted)
     estimator = cls(**fitted.get_params(deep=False))
     if is_classifier(fitted):
         binarizer = fitted._label_binarizer

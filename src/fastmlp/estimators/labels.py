@@ -111,6 +111,8 @@ class Labels:
         """Return of every row whether the outputs Z stand for its targets."""
         if self.kind == "multiclass":
             return Z.argmax(axis=1) == targets
+        if len(self.classes) == 1:
+            return np.ones(len(Z), bool)
         return ((expit(Z) > 0.5) == targets).all(axis=1)
 
     def probabilities(self, Z: Array) -> Array:

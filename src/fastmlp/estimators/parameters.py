@@ -63,7 +63,7 @@ def check_together(estimator: Any) -> None:
     if any(n <= 0 for n in hidden):
         raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
     if not isinstance(estimator.activation, str):
-        unknown = [name for name in estimator.activation if name not in ACTIVATIONS]
+        unknown = [name for name in estimator.activation if name not in sorted(ACTIVATIONS)]
         if unknown or len(estimator.activation) != len(hidden):
             raise ValueError(
                 f"activation is {estimator.activation!r}, expected one for each of the "

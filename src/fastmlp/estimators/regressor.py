@@ -133,6 +133,8 @@ class MLPRegressor(RegressorMixin, Perceptron):
             order="C",
             reset=reset,
         )
+        if y.dtype.kind not in "biuf":
+            raise ValueError(f"y has dtype {y.dtype}, expected real numbers")
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         return X, y
@@ -140,6 +142,8 @@ class MLPRegressor(RegressorMixin, Perceptron):
     def _encode(self, y: Any, dtype: Any) -> Array:
         with np.errstate(over="ignore"):  # found below
             targets = np.ascontiguousarray(y.reshape(len(y), -1), dtype)
+        if np.isnan(targets).any():
+            raise ValueError("Input y contains NaN.")
         if first_nonfinite(targets.ravel()) >= 0:
             raise ValueError(f"Input y contains a value too large for {targets.dtype}.")
         if self.loss == "poisson" and (targets < 0).any():

@@ -62,6 +62,8 @@ def descend(estimator: Any, rows: Rows, validation: Validation | None, watch: Wa
     options, size = rule(estimator), batch_size(estimator, len(rows.order))
     judge = scorer(estimator, estimator.scoring) if estimator.early_stopping else None
     best = network.model.params.copy() if judge else None
+    if judge is not None and validation is not None:
+        _judge_again(estimator, validation, judge)
     # What the loop looks up in every epoch, once.
     X, targets, weight, order = rows.X, rows.targets, rows.sample_weight, rows.order
     shuffle = estimator._random_state.shuffle if estimator.shuffle else None
@@ -187,6 +189,19 @@ def _judge(estimator: Any, validation: Validation, judge: Any) -> float | None:
         loss = network.loss(Z, validation.targets, validation.sample_weight) * estimator._loss_scale
         estimator.validation_loss_curve_.append(loss)
         return None if judge is None else judge(validation, Z, loss)
+
+
+def _judge_again(estimator: Any, validation: Validation, judge: Any) -> None:
+    """Measure the best score so far anew where a warm start changes what it is measured by."""
+    by = (estimator.scoring, validation.is_split)
+    before, estimator._judged_by = vars(estimator).get("_judged_by", by), by
+    if estimator.best_validation_score_ == -np.inf or (before == by and validation.is_split):
+        return
+    network = estimator._network
+    network.settle()
+    Z = network.outputs(validation.X)
+    loss = network.loss(Z, validation.targets, validation.sample_weight) * estimator._loss_scale
+    estimator.best_validation_score_ = judge(validation, Z, loss)
 
 
 def _give_up(estimator: Any, error: DivergedError) -> None:

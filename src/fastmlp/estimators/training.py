@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_non_negative
+from sklearn.utils.validation import _check_sample_weight
 
 from fastmlp.estimators.network import Network
 from fastmlp.estimators.parameters import hidden_sizes
@@ -21,7 +21,7 @@ Array = NDArray[Any]
 # Attributes that a fit from the beginning forgets.
 HISTORY = (
     *("loss_", "loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_"),
-    *("validation_loss_curve_", "_rate", "_rate_began", "_schedule", "_split"),
+    *("validation_loss_curve_", "_rate", "_rate_began", "_schedule", "_split", "_judged_by"),
 )
 # What scikit-learn calls the function of the last layer, by the loss.
 OUT_ACTIVATIONS = {
@@ -91,7 +91,6 @@ def _weights(sample_weight: Any, X: Any, name: str) -> Array | None:
     if sample_weight is None:
         return None
     weight: Array = _check_sample_weight(sample_weight, X, dtype=X.dtype)
-    check_non_negative(weight, f"`{name}`")
     return weight
 
 
@@ -99,8 +98,9 @@ def _begin(estimator: Any, sizes: tuple[int, ...], dtype: str) -> None:
     """Give the estimator a network with random weights: the draws are scikit-learn's."""
     random_state = estimator._random_state = check_random_state(estimator.random_state)
     model = build(estimator, sizes, dtype)
-    # The last layer is drawn like the one before it.
-    activations = [*model.activations, *(model.activations or ["identity"])[-1:]]
+    # The last layer is drawn like the one before it, or as if there were one.
+    before = model.activations or (estimator.activation,)
+    activations = [*model.activations, before[-1]]
     for W, b, activation in zip(model.weights, model.biases, activations, strict=True):
         bound = np.sqrt((2 if activation == "logistic" else 6) / sum(W.shape))
         W[...] = random_state.uniform(-bound, bound, W.shape)
@@ -219,9 +219,14 @@ def held_out(
             X_val, y_val = estimator._validate(X_val, y_val, X.dtype, reset=False)
             weight = _weights(sample_weight_val, X_val, "sample_weight_val")
             targets = estimator._encode(y_val, X.dtype)
+            n_outputs = estimator._n_outputs(targets)
+            if n_outputs != estimator.n_outputs_:
+                raise ValueError(
+                    f"y_val has {n_outputs} outputs, the network has {estimator.n_outputs_}"
+                )
         except ValueError as error:
             raise ValueError(f"in the validation set (X_val, y_val): {error}") from error
-        return Validation(X_val, y_val, targets, estimator._loss_weight(y_val, weight))
+        return Validation(X_val, y_val, targets, estimator._loss_weight(y_val, weight), False)
     if y_val is not None or sample_weight_val is not None:
         raise ValueError("y_val or sample_weight_val was given without X_val")
     if not estimator.early_stopping or estimator.solver == "lbfgs":
@@ -240,6 +245,5 @@ def held_out(
     # of the user's own it draws anew, as scikit-learn does.
     keeps = estimator.warm_start and not isinstance(estimator.random_state, np.random.RandomState)
     estimator._split = (order, held) if keeps else None
-    return Validation(
-        X[held], y[held], rows.targets[held], None if weight is None else weight[held]
-    )
+    weight = None if weight is None else weight[held]
+    return Validation(X[held], y[held], rows.targets[held], weight, True)

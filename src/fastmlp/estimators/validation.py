@@ -1,6 +1,7 @@
 """Validation: rows held out of training, the loss and the score on them."""
 
 import copy
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,12 +29,15 @@ class Validation:
         What they are to the network.
     sample_weight : ndarray (n_samples,) or None
         Of score and loss, the weights of the classes included.
+    is_split : bool
+        Whether they were split off from the rows to train on.
     """
 
     X: Any
     y: Any
     targets: Array
     sample_weight: Array | None
+    is_split: bool
 
 
 def split(
@@ -71,15 +75,27 @@ def scorer(estimator: Any, scoring: Any) -> Scorer:
             Z, held.y, held.targets, held.sample_weight
         )
     judge = check_scoring(estimator, scoring)
+    weighs = _weighs(judge)
 
     def score(held: Validation, Z: Array, loss: float) -> float:
         # The rows have lost the names of their columns, so the one who is judged forgets them too.
         judged = copy.copy(estimator)
         vars(judged).pop("feature_names_in_", None)
-        weights = {} if held.sample_weight is None else {"sample_weight": held.sample_weight}
+        weights = {}
+        if held.sample_weight is not None and weighs:
+            weights["sample_weight"] = held.sample_weight
         return float(judge(judged, held.X, held.y, **weights))
 
     return score
+
+
+def _weighs(judge: Any) -> bool:
+    """Return whether a scorer takes sample weights; max_error, for one, does not."""
+    if hasattr(judge, "_accept_sample_weight"):
+        return bool(judge._accept_sample_weight())
+    names = inspect.signature(judge).parameters
+    kinds = {parameter.kind for parameter in names.values()}
+    return "sample_weight" in names or inspect.Parameter.VAR_KEYWORD in kinds
 
 
 def mean_right(right: NDArray[np.bool_], sample_weight: Array | None) -> float:
