@@ -77,9 +77,8 @@ static void R(softmax_rows)(real *Z, ptrdiff_t n, ptrdiff_t O, const int64_t *la
                             const real *scales, real *totals, real *shifted)
 {
     V e[FM_VIRTUAL_LANES], sum[FM_VIRTUAL_LANES];
-    real at_label[FM_LANES] = {0}, label_numbers[FM_LANES] = {0}, scale_of[FM_LANES] = {0};
+    real at_label[FM_LANES] = {0}, label_numbers[FM_LANES] = {0};
     for (ptrdiff_t r = 0; r < n; r++) {
-        scale_of[r] = scales[r];
         at_label[r] = Z[r * FM_BLOCK + labels[r]];
         label_numbers[r] = (real)labels[r];
     }
@@ -100,7 +99,7 @@ static void R(softmax_rows)(real *Z, ptrdiff_t n, ptrdiff_t O, const int64_t *la
         for (int i = 0; i < half; i++)
             sum[i] = vadd(sum[i], sum[i + half]);
     vstore(totals, sum[0]);
-    const V scale = vload(scale_of), factor = vdiv(scale, sum[0]);
+    const V scale = vload_n(scales, (int)n), factor = vdiv(scale, sum[0]);
     for (ptrdiff_t o = 0; o < O; o++) {
         V not_less = vselect_lt(label, vset1((real)o), vset1(0), scale);
         V onehot = vselect_lt(label, vset1((real)(o + 1)), not_less, vset1(0));

@@ -56,7 +56,7 @@ static void R(clipped_update)(fm_run *run)
     const double kept = norm > run->rule.max_norm ? run->rule.max_norm / norm : 1;
 
     R(rule) rule = R(rule_of)(&run->rule);
-    rule.decays = 0; // it is in already
+    rule.decay = 0; // it is in already
     const V factor = vset1((real)(rule.adam ? kept : -run->rule.learning_rate * kept));
     const ptrdiff_t shift = R(new_state)(run) - (real *)run->state;
     for (layer = layers; layer < end; layer++)

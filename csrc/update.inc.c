@@ -2,7 +2,8 @@
 
 // fm_rule in the engine's dtype, rounded once.
 typedef struct R(rule) {
-    int adam, nesterov, decays, shrinks;
+    int adam, nesterov;
+    int decays;                  // by the gradient, or beside it
     real momentum, decay, shrink; // SGD: decay is what W adds to its own step
     real beta1, beta2, rest1, rest2, epsilon, rate;
 } R(rule);
@@ -12,8 +13,7 @@ INLINE R(rule) R(rule_of)(const fm_rule *rule)
     return (R(rule)){
         .adam = rule->kind == FM_ADAM,
         .nesterov = rule->nesterov,
-        .decays = rule->weight_decay != 0,
-        .shrinks = rule->decoupled_decay != 0,
+        .decays = rule->weight_decay != 0 || rule->decoupled_decay != 0,
         .momentum = (real)rule->momentum,
         .decay = rule->kind == FM_SGD ? (real)(-rule->learning_rate * rule->weight_decay)
                                       : (real)rule->weight_decay,
@@ -37,16 +37,15 @@ INLINE double R(gradient_scale)(const fm_run *run)
 }
 
 // One vector of parameters and velocity after a step of SGD, from dW = -learning_rate dW; the new
-// ones go `shift` elements behind the old. What is no weight, a bias, does not decay.
-INLINE void R(sgd)(real *W, real *v, ptrdiff_t shift, V dW, const R(rule) *rule,
-                   int is_weight)
+// ones go `shift` elements behind the old.
+INLINE void R(sgd)(real *W, real *v, ptrdiff_t shift, V dW, const R(rule) *rule, int decays)
 {
     const V mu = vset1(rule->momentum);
     V w = vload(W);
-    if (is_weight && rule->decays)
+    if (decays) {
         dW = vfma(vset1(rule->decay), w, dW);
-    if (is_weight && rule->shrinks)
         w = vsub(w, vmul(vset1(rule->shrink), w));
+    }
     const V velocity = vfma(mu, vload(v), dW);
     vstore(v + shift, velocity);
     vstore(W + shift, vadd(w, rule->nesterov ? vfma(mu, velocity, dW) : velocity));
@@ -54,13 +53,13 @@ INLINE void R(sgd)(real *W, real *v, ptrdiff_t shift, V dW, const R(rule) *rule,
 
 // One vector of parameters and its two moments after a step of Adam, likewise.
 INLINE void R(adam)(real *W, real *m, real *v, ptrdiff_t shift, V dW, const R(rule) *rule,
-                    int is_weight)
+                    int decays)
 {
     V w = vload(W);
-    if (is_weight && rule->decays)
+    if (decays) {
         dW = vfma(vset1(rule->decay), w, dW);
-    if (is_weight && rule->shrinks)
         w = vsub(w, vmul(vset1(rule->shrink), w));
+    }
     const V mean = vfma(vset1(rule->beta1), vload(m), vmul(vset1(rule->rest1), dW));
     const V square = vfma(vset1(rule->beta2), vload(v), vmul(vset1(rule->rest2), vmul(dW, dW)));
     vstore(m + shift, mean);
@@ -73,7 +72,7 @@ INLINE void R(update_vector)(real *W, real *moment1, real *moment2, ptrdiff_t sh
                              const R(rule) *rule, int is_weight)
 {
     if (rule->adam)
-        R(adam)(W, moment1, moment2, shift, dW, rule, is_weight);
+        R(adam)(W, moment1, moment2, shift, dW, rule, rule->decays && is_weight);
     else
-        R(sgd)(W, moment1, shift, dW, rule, is_weight);
+        R(sgd)(W, moment1, shift, dW, rule, rule->decays && is_weight);
 }

@@ -1,7 +1,7 @@
 """Session: a network in training under one optimizer, epoch by epoch."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,7 @@ class Session:
         self._holds = False  # the core holds parameters to go on with
         self._newer = False  # and they are newer than the model's
         self._done = (0, 0)  # steps and epochs before the latest epoch
+        self._workers: dict[str, Any] = {}  # how many threads, as the core wants it
 
     def epoch(
         self,
@@ -135,41 +136,60 @@ class Session:
             A step met or made numbers that are not finite; the parameters are those before it.
         """
         n = len(order)
-        core = self._ready(min(batch_size, n))
+        batch_size = min(batch_size, n)
+        core = self._ready(batch_size)
         self._done = (self.step, self.epochs)
-        total = penalties = 0.0
-        with self.threads() as n_threads:
-            for rows, targets, weights, part in _parts(X, y, sample_weight, order, batch_size):
-                self._newer = True
-                loss, penalty, steps, completed = core.epoch(
-                    rows,
-                    targets,
-                    part,
-                    min(batch_size, n),
-                    sample_weight=weights,
-                    learning_rate=learning_rate,
-                    l2=l2,
-                    weight_decay=0.0 if decoupled else weight_decay,
-                    decoupled_decay=weight_decay if decoupled else 0.0,
-                    max_norm=np.inf if max_norm is None else max_norm,
-                    momentum=momentum,
-                    nesterov=nesterov,
-                    beta1=beta_1,
-                    beta2=beta_2,
-                    epsilon=epsilon,
-                    t=self.step,
-                    dropout_key=self.seed,
-                    n_threads=n_threads,
-                    max_workers=n_threads - 1,
-                    any_size=engines.oversubscribed(),
-                )
-                self.step += steps
-                if not completed:
-                    raise DivergedError(self.epochs + 1, self.step - self._done[0] + 1, ADVICE)
-                total += loss
-                penalties += penalty
+        self._newer = True
+        options = {
+            "learning_rate": learning_rate,
+            "l2": l2,
+            "weight_decay": 0.0 if decoupled else weight_decay,
+            "decoupled_decay": weight_decay if decoupled else 0.0,
+            "max_norm": np.inf if max_norm is None else max_norm,
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "beta1": beta_1,
+            "beta2": beta_2,
+            "epsilon": epsilon,
+            "dropout_key": self.seed,
+        }
+        if self.engine == "blas":
+            with engines.blas_threads(self.n_threads):
+                totals = self._train(core, X, y, sample_weight, order, batch_size, options)
+        else:
+            totals = self._train(core, X, y, sample_weight, order, batch_size, options)
         self.epochs += 1
-        return total / n, penalties / n
+        return totals[0] / n, totals[1] / n
+
+    def _train(
+        self,
+        core: Core,
+        X: Any,
+        y: Array,
+        sample_weight: Array | None,
+        order: NDArray[np.intp],
+        batch_size: int,
+        options: dict[str, Any],
+    ) -> tuple[float, float]:
+        """Do the steps of an epoch; return loss and penalty summed over the rows."""
+        total = penalties = 0.0
+        for rows, targets, weights, part in _parts(X, y, sample_weight, order, batch_size):
+            loss, penalty, steps, completed = core.epoch(
+                rows,
+                targets,
+                part,
+                batch_size,
+                sample_weight=weights,
+                t=self.step,
+                **self._workers,
+                **options,
+            )
+            self.step += steps
+            if not completed:
+                raise DivergedError(self.epochs + 1, self.step - self._done[0] + 1, ADVICE)
+            total += loss
+            penalties += penalty
+        return total, penalties
 
     def store(self) -> None:
         """Bring `model.params` and `moments` up to date with what was trained."""
@@ -178,7 +198,10 @@ class Session:
         self._newer = False
 
     def load(self) -> None:
-        """Have the next epoch begin with `model.params` and `moments` as they are then."""
+        """Have the next epoch begin with `model.params` and `moments` as they are then.
+
+        How many threads there are to use is found out anew as well.
+        """
         self._holds = self._newer = False
 
     def undo(self) -> None:
@@ -204,7 +227,7 @@ class Session:
         self._holds = False
         total, weight, gradients = 0.0, 0.0, np.zeros_like(self.model.params)
         part = gradients if dense else np.empty_like(gradients)
-        with self.threads() as n_threads:
+        with self.threads():
             for rows, targets, weights, at in _parts(X, y, sample_weight, order, batch_size):
                 share = float(len(at) if weights is None else weights.sum(dtype=np.float64))
                 if share == 0:
@@ -215,9 +238,7 @@ class Session:
                     targets,
                     self.model.params,
                     weights,
-                    n_threads=n_threads,
-                    max_workers=n_threads - 1,
-                    any_size=engines.oversubscribed(),
+                    **self._workers,
                 )
                 if not np.isfinite(loss):
                     gradients.fill(np.nan)
@@ -254,20 +275,36 @@ class Session:
         if load and not self._holds:
             self._core.load(self.model.params, *self.moments)
             self._holds = True
+            self._workers = {}
+        if not self._workers:
+            n_threads = 1 if self.engine == "blas" else engines.fused_threads(self.n_threads)
+            self._workers = {
+                "n_threads": n_threads,
+                "max_workers": n_threads - 1,
+                "any_size": engines.oversubscribed(),
+            }
         return self._core
 
     def __getstate__(self) -> dict[str, Any]:
         self.store()
-        return {**vars(self), "_core": None, "_holds": False, "_max_rows": 0}
+        return {**vars(self), "_core": None, "_holds": False, "_max_rows": 0, "_workers": {}}
+
+
+Part = tuple[Array, Array, Array | None, NDArray[np.intp]]
 
 
 def _parts(
     X: Any, y: Array, sample_weight: Array | None, order: NDArray[np.intp], batch_size: int
-) -> Iterator[tuple[Array, Array, Array | None, NDArray[np.intp]]]:
-    """Yield X, y, sample weights and order in parts of whole batches whose X is dense."""
-    if not hasattr(X, "tocsr"):
-        yield X, y, sample_weight, order
-        return
+) -> Iterable[Part]:
+    """Return X, y, sample weights and order in parts of whole batches whose X is dense."""
+    if type(X) is np.ndarray or not hasattr(X, "tocsr"):
+        return ((X, y, sample_weight, order),)
+    return _dense_parts(X, y, sample_weight, order, batch_size)
+
+
+def _dense_parts(
+    X: Any, y: Array, sample_weight: Array | None, order: NDArray[np.intp], batch_size: int
+) -> Iterator[Part]:
     size = _dense_rows(X, X.dtype.itemsize, batch_size)
     for start in range(0, len(order), size):
         rows = order[start : start + size]
