@@ -1,32 +1,52 @@
 // What goes through all weights once more, beside the products: only where it is asked for.
 
-// Sum of the squares of the weights. Column o of a layer is summed in four chains, rows i, i + 4, ...
-// each, then (0 + 1) + (2 + 3); the columns add up in 16 virtual lanes: the same bits everywhere.
+// The squares of the weights in a panel of NV vectors, summed by columns into `columns`: in four chains,
+// rows i, i + 4, ... each, then (0 + 1) + (2 + 3).
+INLINE void R(squares_of)(V columns[2], const real *W, ptrdiff_t I, const int NV)
+{
+    enum { CHAINS = 4 };
+    V chain[CHAINS][2];
+    FM_UNROLL
+    for (int c = 0; c < CHAINS; c++)
+        FM_UNROLL
+        for (int j = 0; j < NV; j++)
+            chain[c][j] = vset1(0);
+    ptrdiff_t i = 0;
+    for (; i + CHAINS <= I; i += CHAINS)
+        FM_UNROLL
+        for (int c = 0; c < CHAINS; c++, W += NV * FM_LANES)
+            FM_UNROLL
+            for (int j = 0; j < NV; j++)
+                chain[c][j] = vfma(vload(W + j * FM_LANES), vload(W + j * FM_LANES), chain[c][j]);
+    FM_UNROLL
+    for (int c = 0; c < CHAINS - 1; c++, i++, W += NV * FM_LANES)
+        FM_UNROLL
+        for (int j = 0; i < I && j < NV; j++)
+            chain[c][j] = vfma(vload(W + j * FM_LANES), vload(W + j * FM_LANES), chain[c][j]);
+    FM_UNROLL
+    for (int j = 0; j < NV; j++)
+        columns[j] = vadd(vadd(chain[0][j], chain[1][j]), vadd(chain[2][j], chain[3][j]));
+}
+
+// Sum of the squares of the weights; columns add up in 16 virtual lanes: the same bits everywhere.
 static double R(penalty)(const fm_run *run)
 {
-    enum { S = FM_VIRTUAL_LANES / FM_LANES, CHAINS = 4 };
+    enum { S = FM_VIRTUAL_LANES / FM_LANES };
     const fm_layer *layer = R(layers)(run);
     double total = 0;
     for (ptrdiff_t l = 0; l < run->net.n_layers; l++, layer++) {
-        V sum[S];
+        V sum[S], columns[2];
         for (int s = 0; s < S; s++)
             sum[s] = vset1(0);
-        for (ptrdiff_t v = 0; v < layer->vectors; v++) {
-            const ptrdiff_t p = v / 2, width = R(panel_vectors)(layer->vectors, p) * FM_LANES;
-            const real *W = (const real *)run->state + layer->W + p * WIDTH * (layer->I + 1) + width +
-                            v % 2 * FM_LANES;
-            V chain[CHAINS];
-            FM_UNROLL
-            for (int c = 0; c < CHAINS; c++)
-                chain[c] = vset1(0);
-            ptrdiff_t i = 0;
-            for (; i + CHAINS <= layer->I; i += CHAINS)
-                FM_UNROLL
-                for (int c = 0; c < CHAINS; c++, W += width)
-                    chain[c] = vfma(vload(W), vload(W), chain[c]);
-            for (int c = 0; i < layer->I; i++, c++, W += width)
-                chain[c] = vfma(vload(W), vload(W), chain[c]);
-            sum[v % S] = vadd(sum[v % S], vadd(vadd(chain[0], chain[1]), vadd(chain[2], chain[3])));
+        for (ptrdiff_t v = 0; v < layer->vectors; v += 2) {
+            const int NV = R(panel_vectors)(layer->vectors, v / 2);
+            const real *panel = (const real *)run->state + layer->W + v * FM_LANES * (layer->I + 1);
+            if (NV == 2)
+                R(squares_of)(columns, panel + 2 * FM_LANES, layer->I, 2);
+            else
+                R(squares_of)(columns, panel + FM_LANES, layer->I, 1);
+            for (int j = 0; j < NV; j++)
+                sum[(v + j) % S] = vadd(sum[(v + j) % S], columns[j]);
         }
         total += (double)R(tree_sum)(sum);
     }
