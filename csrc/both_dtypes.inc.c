@@ -6,28 +6,24 @@
 #define R(name) name##_r32
 #define FM_REAL_BITS 32
 #define FM_LANES FM_LANES_FLOAT32
-#define FM_FIRST_NONFINITE fm_first_nonfinite_float32
 #define FM_SUM_OF_SQUARES fm_sum_of_squares_float32
 #include "fused.inc.c"
 #undef real
 #undef R
 #undef FM_REAL_BITS
 #undef FM_LANES
-#undef FM_FIRST_NONFINITE
 #undef FM_SUM_OF_SQUARES
 
 #define real double
 #define R(name) name##_r64
 #define FM_REAL_BITS 64
 #define FM_LANES FM_LANES_FLOAT64
-#define FM_FIRST_NONFINITE fm_first_nonfinite_float64
 #define FM_SUM_OF_SQUARES fm_sum_of_squares_float64
 #include "fused.inc.c"
 #undef real
 #undef R
 #undef FM_REAL_BITS
 #undef FM_LANES
-#undef FM_FIRST_NONFINITE
 #undef FM_SUM_OF_SQUARES
 
 #define FM_JOIN_(a, b) a##b

@@ -10,11 +10,13 @@ import struct
 import subprocess
 import sys
 
+import commandline
 import numpy as np
 import pytest
+from commandline import refused
 
 import fastmlp
-from fastmlp import MLP, cli, data
+from fastmlp import MLP, data
 from fastmlp.preprocessing import SCALINGS, Preprocessing
 
 KEYS = "test_accuracy loss epochs seconds samples_per_second engine threads model"
@@ -23,17 +25,8 @@ OLD = b"what was there before"
 
 
 @pytest.fixture
-def run(capsys):
-    """Run a command line in this process; give the exit code, standard output and error."""
-
-    def run(*argv):
-        try:
-            code = cli.main([str(argument) for argument in argv])
-        except SystemExit as stop:  # how argparse ends
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run
+def run():
+    return commandline.run
 
 
 @pytest.fixture
@@ -73,13 +66,6 @@ def table(text):
     """Return the labels and the probabilities that predict has written."""
     rows = list(csv.reader(io.StringIO(text)))
     return rows[0], [row[0] for row in rows[1:]], np.array([row[1:] for row in rows[1:]], float)
-
-
-def refused(result, what="", code=2):
-    """Check an exit code, one sentence on standard error, and silence on standard output."""
-    assert result[0] == code and result[1] == ""
-    assert result[2].count("\n") == 1 and result[2].startswith("fastmlp: error: "), result[2]
-    assert what in result[2], result[2]
 
 
 def test_digits_in_a_process(tmp_path):
@@ -283,7 +269,7 @@ BAD_TRAINING = {
     "--data t.csv --target y --labels labels.idx": "t.csv brings its own labels",
     "--data bad.csv --target y": "bad.csv, line 4, column 'b': the cell is empty",
     "--data same.csv --target y": "the labels are all 'x'",
-    "--data one.csv --target a --test-fraction 0": "column 'y': 'x' is not a number",
+    "--data one.csv --target a --regression --momentum 2": "momentum is 2",
     "--data one.csv --target y --test-fraction 0.9": "none are left to train on",
     "--data huge.csv --target y --test-fraction 0": "too large for standard scaling",
     "--data huge.csv --target y --test-fraction 0 --scale none": "too large for float32",
@@ -332,7 +318,7 @@ def folder(tmp_path, monkeypatch):
 def test_bad_training(argv, run, folder, monkeypatch):
     before = folder()
     if "--out" in argv:
-        monkeypatch.setattr(cli.SGD, "fit", lambda *_, **__: pytest.fail("found out too late"))
+        monkeypatch.setattr(fastmlp.SGD, "fit", lambda *_, **__: pytest.fail("found out too late"))
     arguments = argv.split() + ([] if "--out" in argv else ["--out", "old"])
     refused(run("train", "--json", *arguments), BAD_TRAINING[argv])
     assert folder() == before
@@ -391,7 +377,8 @@ def test_interrupt(folder):
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         seen = b""
         while b"loss=" not in seen:  # the bar after the first epochs: it is training
-            seen += process.stderr.read1()
+            seen += (more := process.stderr.read1())
+            assert more, seen
         process.send_signal(signal.SIGINT)
         out, rest = process.communicate(timeout=10)
     assert process.returncode == 130 and out == b""

@@ -94,10 +94,31 @@ def test_csv_numbers_are_exact(tmp_path):
     np.testing.assert_array_equal(data.read_csv(tmp_path / "t.csv").X, X)
 
 
+@pytest.mark.parametrize("content", GOOD_CSV, ids=["plain", "crlf", "bom", "quotes and blanks"])
+def test_cells(content, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(content)
+    cells = data.read_cells(path)
+    assert cells.columns == {"a": ["1", "-3"], "b": ["2.5", "4e2"], "y": ["red", "blue"]}
+    line = next(i for i, line in enumerate(content.splitlines(), 1) if b"2.5" in line)
+    assert cells.place(0, "b") == f"{path}, line {line}, column 'b'"
+    assert list(data.read_cells(path, columns=["y", "a"]).columns) == ["y", "a"]
+    assert list(data.read_cells(path, ignore=["b"]).columns) == ["a", "y"]
+    refused(path, data.read_cells, "has no column 'z'; it has a, b, y", ignore=["z"])
+
+
+def test_names_are_not_all_listed(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(",".join(f"c{i}" for i in range(99)) + "\n" + ",".join("1" * 99) + "\n")
+    refused(path, data.read_cells, "no column 'z'; it has c0, .* c9 and 89 more$", columns=["z"])
+
+
 BAD_CSV = {
     "unknown target": (b"a,y\n1,2\n", "no column 'z'; it has a, y", {"target": "z"}),
     "unknown column": (b"a,y\n1,2\n", "no column 'z'; it has a, y", {"columns": ["a", "z"]}),
     "only the target": (b"y\n1\n", "no column besides the target 'y'", {"target": "y"}),
+    "semicolons": (b"a;b\n1;2\n", "line 1: ';' separates the cells, expected commas", {}),
+    "tabs": (b"a\tb\n1\t2\n", r"line 1: '\\t' separates the cells, expected commas", {}),
     "repeated column": (b"a,b,a\n1,2,3\n", "line 1: repeats the column 'a'", {}),
     "nameless column": (b",a\n0,1\n", "line 1: column 1 has no name", {}),
     "row too short": (b"a,b\n1,2\n1\n", "line 3: 1 cells where the header names 2", {}),

@@ -18,7 +18,7 @@ import fastmlp
 ROOT = Path(__file__).parents[1]
 MODULES = [
     module.name
-    for module in pkgutil.iter_modules(fastmlp.__path__, "fastmlp.")
+    for module in pkgutil.walk_packages(fastmlp.__path__, "fastmlp.")
     if not module.name.rpartition(".")[2].startswith("_")
 ]
 
@@ -79,6 +79,8 @@ def test_a_users_program_type_checks(tmp_path):
             first: np.ndarray = dweights[0]
             model.save("m.safetensors")
             model = fastmlp.MLP.load("m.safetensors")
+            classifier = fastmlp.MLPClassifier((100,), max_iter=3, dropout=0.1).fit(X, y)
+            score: float = classifier.score(X, y)
             Y = fastmlp.kernels.linear_forward(X, model.weights[0], model.biases[0])
             """
         )

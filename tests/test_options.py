@@ -211,6 +211,23 @@ def test_clipped_probabilities(engine, dtype, loss):
     assert model.loss(X, y) == pytest.approx(expected, rel=30 * roundoff(dtype))
 
 
+@engines
+@dtypes
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "binary_cross_entropy"])
+def test_what_is_certain_and_right_still_costs_the_clip(engine, dtype, loss):
+    eps = float(np.finfo(dtype).eps)
+    model = fastmlp.MLP([1, 2], loss=loss, dtype=dtype)
+    model.probability_clip = eps
+    model.params[:] = [200, -200, 0, 0]
+    X, y = np.ones((1, 1), dtype), np.array([0])
+    if loss == "binary_cross_entropy":
+        y = np.array([[1, 0]], dtype)
+    found = core_of(engine, model, 1).gradients(np.empty_like(model.params), X, y, model.params)
+    n = 1 if loss == "softmax_cross_entropy" else 2
+    assert found == pytest.approx(-n * np.log1p(-eps), rel=4 * roundoff(dtype))
+    assert model.loss(X, y) == pytest.approx(found, rel=4 * roundoff(dtype))
+
+
 # -- dropout ---------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from fastmlp.preprocessing import SCALINGS, Preprocessing, encode_labels
+from fastmlp.preprocessing import SCALINGS, Preprocessing, Target, encode_labels
 
 EPS = np.finfo(float).eps
 
@@ -113,6 +113,99 @@ def test_bad_metadata(change, what):
     Preprocessing.from_metadata(GOOD_METADATA, 3, 2)
     with pytest.raises(ValueError, match=what):
         Preprocessing.from_metadata(GOOD_METADATA | change, 3, 2)
+
+
+TEXT = {"labels": ["a", "b"], "features": ["n", "w"], "shift": [5.0, 0.0], "scale": [2.0, 1.0],
+        "categories": {"w": ["x", "y", "z"]}}  # fmt: skip
+VALUES = GOOD_METADATA | {"labels": None, "target": {"name": "rent", "shift": 3.0, "scale": -0.5}}
+
+
+def test_categories_become_inputs():
+    X = np.array([[1.0, 2.0], [3.0, 0.0], [8.0, 2.0]])
+    for scaling, N in (("standard", (X[:, 0] - 4) / X[:, 0].std()), ("range", (X[:, 0] - 1) / 7)):
+        found = Preprocessing.learn(
+            X, ["a", "b"], ["n", "w"], scaling, categories=TEXT["categories"]
+        )
+        assert found.widths == [1, 3]
+        inputs = found.expand(found.apply(X, "float32"))
+        expected = np.column_stack([N, np.eye(3)[[2, 0, 2]]]).astype("float32")
+        np.testing.assert_array_equal(inputs, expected, strict=True)
+        metadata = json.loads(json.dumps(found.to_metadata()))
+        assert Preprocessing.from_metadata(metadata, 4, 2) == found
+    assert found.described() == ["n", "w (x, y, z)"]
+
+
+def test_what_does_not_fit_becomes_infinite():
+    found = learn(np.array([[0.0], [1.0]]), "none")
+    assert found.apply(np.array([[1e300]]), "float32") == np.inf
+
+
+def test_target():
+    y = np.array([1e6, 1e6 + 4])
+    target = Target.learn("rent", y)
+    assert target == Target("rent", 1e6 + 2, 2.0)
+    np.testing.assert_array_equal(target.standardise(y), [-1, 1])
+    restored = target.restore(np.array([-1, 0.5], np.float32))
+    np.testing.assert_array_equal(restored, [1e6, 1e6 + 3], strict=True)
+    found = Preprocessing.learn(table(), None, None, "none", target=target)
+    metadata = json.loads(json.dumps(found.to_metadata()))
+    assert Preprocessing.from_metadata(metadata, 3, 1) == found
+    for y, what in (
+        ([3, 3], "'rent' is 3 in every row"),
+        ([1e308, -1e308], "too large"),
+    ):
+        with pytest.raises(ValueError, match=what):
+            Target.learn("rent", np.array(y, float))
+
+
+def test_metadata_without_categories_is_that_of_before():
+    assert set(learn(table(), "standard").to_metadata()) == set(GOOD_METADATA)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "n_outputs", "what"),
+    [
+        *[
+            (TEXT | {"categories": bad}, 2, "categories do not belong to its features")
+            for bad in (None, ["w"], "w", {"v": ["x"]}, {"w": ["x", "y", "z"], "v": ["x"]})
+        ],
+        *[
+            (TEXT | {"categories": {"w": bad}}, 2, "categories of 'w' are not a list of names")
+            for bad in ("xyz", None, 3, ["x", 1, "z"], {"x": 1})
+        ],
+        (TEXT | {"categories": {"w": []}}, 2, "it has 0 categories of 'w'"),
+        (TEXT | {"categories": {"w": ["x", "x", "z"]}}, 2, "categories of 'w' repeat a name"),
+        (TEXT | {"categories": {"w": ["x", "z"]}}, 2, "it has 3 inputs where its sizes ask for 4"),
+        (TEXT | {"features": None}, 2, "categories do not belong to its features"),
+        (TEXT | {"features": "nw"}, 2, "features are not a list of names"),
+        (TEXT | {"features": [["n"], "w"]}, 2, "features are not a list of names"),
+        (TEXT | {"shift": [0.0]}, 2, "its shift is not a list of"),  # would change the categories
+        (TEXT | {"shift": [5.0, 1.0]}, 2, "its shift holds a number that cannot be"),
+        (TEXT | {"scale": [2.0, 2.0]}, 2, "its scale holds a number that cannot be"),
+        (VALUES, 2, "its target is not one column of numbers"),
+        (VALUES | {"labels": ["a"]}, 1, "it has labels and a target of numbers"),
+        (GOOD_METADATA | {"labels": None}, 1, "labels are not a list of names"),
+        *[
+            (VALUES | {"target": bad}, 1, "its target is not one column of numbers")
+            for bad in (
+                None, {}, "rent", ["rent", 1.0, 1.0],
+                {"name": "rent", "shift": 1.0},
+                {"name": 3, "shift": 1.0, "scale": 1.0},
+                {"name": "rent", "shift": "1", "scale": 1.0},
+                {"name": "rent", "shift": 1.0, "scale": 0.0},
+                {"name": "rent", "shift": float("nan"), "scale": 1.0},
+                {"name": "rent", "shift": 1.0, "scale": [1.0]},
+                {"name": "rent", "shift": 1.0, "scale": 1.0, "more": 1},
+            )
+        ],
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_bad_metadata_of_tables(metadata, n_outputs, what):
+    Preprocessing.from_metadata(TEXT, 4, 2)
+    Preprocessing.from_metadata(VALUES, 4, 1)
+    with pytest.raises(ValueError, match=what):
+        Preprocessing.from_metadata(metadata, 4, n_outputs)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from fastmlp.model import MLP
 from fastmlp.trainer import SGD, Adam
 
 if TYPE_CHECKING:
+    from fastmlp.estimators import LossCurveDisplay, MLPClassifier, MLPRegressor
     from fastmlp.explain import this as explain
 
 __version__ = "0.1.0"
@@ -20,6 +21,9 @@ __all__ = [
     "DivergedError",
     "FileFormatError",
     "History",
+    "LossCurveDisplay",
+    "MLPClassifier",
+    "MLPRegressor",
     "data",
     "explain",
     "kernels",
@@ -27,11 +31,21 @@ __all__ = [
     "show_config",
 ]
 
+# Imported when first asked for: these need scikit-learn, and few programs need `explain`.
+_ESTIMATORS = ("LossCurveDisplay", "MLPClassifier", "MLPRegressor")
+
 
 def __getattr__(name: str) -> Any:
-    """Import `explain`, which few programs need, when it is first asked for."""
-    if name != "explain":
-        raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
-    import importlib
+    if name == "explain":
+        import fastmlp.explain
 
-    return importlib.import_module("fastmlp.explain")
+        return fastmlp.explain
+    if name not in _ESTIMATORS:
+        raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
+    from fastmlp import estimators
+
+    return getattr(estimators, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ESTIMATORS, "explain"})

@@ -1,24 +1,23 @@
-"""The command line: fastmlp train | predict | bench | info."""
+"""The command line: fastmlp train | predict | explain | bench | info."""
 
 import argparse
+import contextlib
 import csv
 import io
 import json
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 import fastmlp
-from fastmlp import data, engines, persist
-from fastmlp.errors import DivergedError, FileFormatError
+from fastmlp import engines, persist, training
+from fastmlp.explain.command import add_command as add_explain
 from fastmlp.inputs import as_int, as_real
 from fastmlp.model import MLP
-from fastmlp.preprocessing import SCALINGS, Preprocessing, encode_labels
-from fastmlp.trainer import SGD
+from fastmlp.preprocessing import SCALINGS, Preprocessing
+from fastmlp.sources import read_rows
 
 Array = NDArray[Any]
 
@@ -36,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
         return _fail(2, str(error))
-    except DivergedError as error:
+    except FloatingPointError as error:
         return _fail(1, f"{error}. Nothing was written")
     except MemoryError as error:
         return _fail(1, f"out of memory: {error}. Nothing was written")
@@ -59,33 +58,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fastmlp {fastmlp.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    train = commands.add_parser("train", help="train a classifier and save it", allow_abbrev=False)
-    train.set_defaults(run=_train)
-    train.add_argument("--data", required=True, metavar="FILE", help=DATA_HELP)
-    train.add_argument("--target", metavar="COLUMN", help="the column of a .csv to learn")
-    train.add_argument("--labels", metavar="FILE", help="labels of IDX or .npy data")
-    train.add_argument("--hidden", type=_widths, default=(100,), metavar="N[,N...]",
-                       help="widths of the hidden layers (100)")  # fmt: skip
-    train.add_argument("--epochs", type=int, default=30, metavar="N", help="passes (30)")
-    train.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows a step (32)")
-    train.add_argument("--learning-rate", type=float, default=0.05, metavar="RATE", help="(0.05)")
-    train.add_argument("--momentum", type=float, default=0.9, metavar="MU", help="(0.9)")
-    train.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    train.add_argument("--threads", type=int, metavar="N", help="threads to use (all)")
-    train.add_argument("--test-fraction", type=float, default=0.2, metavar="F",
-                       help="share of the rows held out for the test (0.2)")  # fmt: skip
-    train.add_argument("--scale", nargs="?", const="standard", choices=SCALINGS,
-                       help="of the inputs (range for images, standard for tables)")  # fmt: skip
-    train.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (0)")
-    train.add_argument("--out", metavar="FILE", help="where the model goes (.safetensors)")
-    train.add_argument("--json", action="store_true", help="print one JSON object, no bar")
-
+    _add_train(commands)
     predict = commands.add_parser("predict", help="apply a saved model", allow_abbrev=False)
     predict.set_defaults(run=_predict)
     predict.add_argument("model", metavar="MODEL", help="a file that train has written")
     predict.add_argument("--data", required=True, metavar="FILE", help=DATA_HELP)
     predict.add_argument("--out", metavar="FILE", help="a .csv to write (standard output)")
 
+    add_explain(commands, DATA_HELP)
     bench = commands.add_parser(
         "bench", help="measure our engines on this machine", allow_abbrev=False
     )
@@ -103,6 +83,53 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_train(commands: Any) -> None:
+    train = commands.add_parser("train", help="train a network and save it", allow_abbrev=False)
+    train.set_defaults(run=training.run)
+    data = train.add_argument_group("what to learn")
+    data.add_argument("--data", required=True, metavar="FILE", help=DATA_HELP)
+    data.add_argument("--target", metavar="COLUMN", help="the column of a .csv to learn")
+    data.add_argument("--labels", metavar="FILE", help="labels of IDX or .npy data")
+    data.add_argument("--regression", action="store_true",
+                      help="the target is a number, not a class")  # fmt: skip
+    data.add_argument("--text", action="append", default=[], metavar="COLUMN",
+                      help="take a column as text, whatever it holds (repeatable)")  # fmt: skip
+    data.add_argument("--ignore", action="append", default=[], metavar="COLUMN",
+                      help="leave a column out (repeatable)")  # fmt: skip
+    data.add_argument("--test-fraction", type=float, default=0.2, metavar="F",
+                      help="share of the rows held out for the test (0.2)")  # fmt: skip
+    data.add_argument("--scale", nargs="?", const="standard", choices=SCALINGS,
+                      help="of the inputs (range for images, standard for tables)")  # fmt: skip
+
+    how = train.add_argument_group("how")
+    how.add_argument("--hidden", type=_widths, default=(100,), metavar="N[,N...]",
+                     help="widths of the hidden layers (100)")  # fmt: skip
+    how.add_argument("--optimizer", choices=training.OPTIMIZERS, default="sgd", help="(sgd)")
+    how.add_argument("--epochs", type=int, metavar="N",
+                     help=f"passes ({training.EPOCHS}; "
+                          f"with --early-stopping at most {training.MOST_EPOCHS})")  # fmt: skip
+    how.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows a step (32)")
+    how.add_argument("--learning-rate", type=float, metavar="RATE",
+                     help=f"(sgd {training.CLASS_RATE}, with --regression {training.VALUE_RATE}; "
+                          f"adam {training.ADAM_RATE})")  # fmt: skip
+    how.add_argument("--momentum", type=float, metavar="MU", help="of sgd (0.9)")
+    how.add_argument("--early-stopping", action="store_true",
+                     help="stop when the loss on a validation part of the training rows has not "
+                          "got less for a while; keep the best epoch")  # fmt: skip
+    how.add_argument("--validation-fraction", type=float, metavar="F",
+                     help="that part, a share of the training rows (0.1)")  # fmt: skip
+    how.add_argument("--patience", type=int, metavar="N", help="that while, in epochs (10)")
+    how.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    how.add_argument("--threads", type=int, metavar="N", help="threads to use (all)")
+    how.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (0)")
+
+    out = train.add_argument_group("what comes out")
+    out.add_argument("--out", metavar="FILE", help="where the model goes (.safetensors)")
+    out.add_argument("--plot", metavar="FILE",
+                     help="where a chart of the losses goes (.png, .svg, .pdf)")  # fmt: skip
+    out.add_argument("--json", action="store_true", help="print one JSON object, no bar")
+
+
 def _widths(text: str) -> tuple[int, ...]:
     try:
         widths = tuple(int(part) for part in text.split(",") if text.strip())
@@ -113,106 +140,44 @@ def _widths(text: str) -> tuple[int, ...]:
     return widths
 
 
-def _train(arguments: argparse.Namespace) -> None:
-    X, y, features, scaling = _training_data(arguments.data, arguments.target, arguments.labels)
-    X = _matrix(X, arguments.data)
-    numbers, labels = encode_labels(y)
-    if len(numbers) != len(X):
-        raise ValueError(f"{arguments.data} has {len(X)} rows, its labels are {len(numbers)}")
-    if not 0 <= arguments.test_fraction < 1:
-        raise ValueError(f"--test-fraction is {arguments.test_fraction}, expected 0 <= F < 1")
-    if arguments.seed < 0:
-        raise ValueError(f"--seed is {arguments.seed}, expected at least 0")
-    if arguments.epochs < 1:
-        raise ValueError(f"--epochs is {arguments.epochs}, expected at least 1")
-    if arguments.out is not None:
-        persist.check_writable(arguments.out)
-
-    order = np.random.default_rng(arguments.seed).permutation(len(X))
-    n_test = round(arguments.test_fraction * len(X))
-    test, rest = order[:n_test], order[n_test:]
-    if not len(rest):
-        raise ValueError(f"{arguments.data} has {len(X)} rows: none are left to train on")
-    preprocessing = Preprocessing.learn(X[rest], labels, features, arguments.scale or scaling)
-    X = preprocessing.apply(X)
-
-    sizes = [X.shape[1], *arguments.hidden, len(labels)]
-    model = MLP(sizes, dtype=arguments.dtype, seed=arguments.seed)
-    model.metadata = preprocessing.to_metadata()
-    trainer = SGD(
-        model,
-        learning_rate=arguments.learning_rate,
-        momentum=arguments.momentum,
-        batch_size=arguments.batch_size,
-        seed=arguments.seed,
-        n_threads=arguments.threads,
-    )
-    history = trainer.fit(
-        X[rest],
-        numbers[rest],
-        epochs=arguments.epochs,
-        validation_data=(X[test], numbers[test]) if n_test else None,
-        progress=not arguments.json,
-    )
-    if arguments.out is not None:
-        model.save(arguments.out)
-
-    with trainer.threads() as threads:
-        seconds = sum(history.seconds)
-        result = {
-            "test_accuracy": history.validation_accuracy[-1] if n_test else None,
-            "loss": history.loss[-1],
-            "epochs": history.epochs,
-            "seconds": seconds,
-            "samples_per_second": len(rest) * history.epochs / seconds,
-            "engine": trainer.engine,
-            "threads": threads,
-            "model": arguments.out,
-        }
-    print(json.dumps(result) if arguments.json else _result_table(result, n_test))
-
-
-def _result_table(result: dict[str, Any], n_test: int) -> str:
-    accuracy = result["test_accuracy"]
-    rows = {
-        "test accuracy": "no rows held out" if accuracy is None else f"{accuracy:.4f} of {n_test}",
-        "training loss": f"{result['loss']:.4g}",
-        "epochs": result["epochs"],
-        "seconds": f"{result['seconds']:.3f}",
-        "samples/s": f"{result['samples_per_second']:,.0f}",
-        "engine": result["engine"],
-        "threads": result["threads"],
-        "model": result["model"] or "not saved (--out FILE saves it)",
-    }
-    return "\n".join(f"{key:<14} {value}" for key, value in rows.items())
-
-
 def _predict(arguments: argparse.Namespace) -> None:
     model = MLP.load(arguments.model)
     try:
         preprocessing = Preprocessing.from_metadata(model.metadata, model.sizes[0], model.sizes[-1])
+        if model.classifies != (preprocessing.target is None):
+            raise ValueError(f"its loss, {model.loss_name}, does not go with what it learnt")
     except ValueError as error:
         raise persist.not_a_model(arguments.model, str(error)) from None
-    X = _matrix(_features(arguments.data, preprocessing.features), arguments.data)
-    if X.shape[1] != model.sizes[0]:
+    rows = read_rows(arguments.data, preprocessing)
+    n_features = model.sizes[0] if preprocessing.features is None else len(preprocessing.features)
+    if rows.X.shape[1] != n_features:
         raise ValueError(
-            f"{arguments.data} has {X.shape[1]} features, {arguments.model} expects "
-            f"{model.sizes[0]}"
+            f"{arguments.data} has {rows.X.shape[1]} features, {arguments.model} expects "
+            f"{n_features}"
         )
-    X = preprocessing.apply(X)
-    P, numbers = model.predict_proba(X), model.predict(X)
-    digits = 9 if model.dtype == "float32" else 17  # enough to give the number back exactly
+    X = rows.inputs(preprocessing, model.dtype)
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["label", *(f"probability_{label}" for label in preprocessing.labels)])
-    for number, row in zip(numbers, P, strict=True):
-        writer.writerow([preprocessing.labels[number], *(f"{p:.{digits}g}" for p in row)])
+    csv.writer(text, lineterminator="\n").writerows(_predictions(model, preprocessing, X))
     if arguments.out is None:
         sys.stdout.write(text.getvalue())
         return
     with persist.write_atomically(arguments.out) as file:
         file.write(text.getvalue().encode())
-    print(f"{len(P)} predictions in {arguments.out}")
+    print(f"{len(X)} predictions in {arguments.out}")
+
+
+def _predictions(model: MLP, preprocessing: Preprocessing, X: Array) -> Iterator[list[str]]:
+    """Yield the header and the rows of a table of predictions."""
+    if preprocessing.target is not None:
+        yield [preprocessing.target.name]
+        for value in preprocessing.target.restore(model.predict(X)).tolist():
+            yield [repr(value)]
+        return
+    labels = preprocessing.labels or []
+    digits = 9 if model.dtype == "float32" else 17  # enough to give the number back exactly
+    yield ["label", *(f"probability_{label}" for label in labels)]
+    for number, row in zip(model.predict(X), model.predict_proba(X), strict=True):
+        yield [labels[number], *(f"{p:.{digits}g}" for p in row)]
 
 
 def _bench(arguments: argparse.Namespace) -> None:
@@ -232,77 +197,25 @@ def _info(arguments: argparse.Namespace) -> None:
             engines.show_config()
         return
     model = MLP.load(arguments.model)
+    metadata = model.metadata
     description = {
         "sizes": list(model.sizes),
         "activation": model.activation,
         "loss": model.loss_name,
         "dtype": model.dtype,
         "parameters": model.n_parameters,
-        "labels": model.metadata.get("labels"),
-        "features": model.metadata.get("features"),
+        "labels": metadata.get("labels"),
+        "features": metadata.get("features"),
     }
+    description |= {key: metadata[key] for key in ("categories", "target") if key in metadata}
     if arguments.json:
         print(json.dumps(description))
         return
+    with contextlib.suppress(ValueError):  # whose metadata is its own business
+        found = Preprocessing.from_metadata(metadata, model.sizes[0], model.sizes[-1])
+        description |= {"features": found.described(), "target": found.target and found.target.name}
+        description.pop("categories", None)
     for key, value in description.items():
         if value is not None:
             shown = ", ".join(map(str, value)) if isinstance(value, list) else value
             print(f"{key:<10}  {shown}")
-
-
-def _training_data(
-    name: str, target: str | None, labels: str | None
-) -> tuple[Array, Any, list[str] | None, str]:
-    """Return X, the labels as they stand, the names of the columns, and the usual scaling."""
-    kind = _kind(name)
-    if target is not None and kind != ".csv":
-        raise ValueError("--target names a column of a .csv file; give labels by --labels")
-    if labels is not None and kind not in ("idx", ".npy"):
-        raise ValueError(f"--labels goes with IDX or .npy data; {name} brings its own labels")
-    if kind == "digits":
-        X, y = data.load_digits()
-        return X, y, None, "range"
-    if kind == ".csv":
-        if target is None:
-            raise ValueError(f"{name} needs --target COLUMN, the column to learn")
-        table = data.read_csv(name, target=target)
-        return table.X, table.target, table.names, "standard"
-    if kind == ".npz":
-        X, found = data.read_npz(name)
-        if found is None:
-            raise FileFormatError(f"{name} has no array named y, the labels")
-        return X, found, None, "standard"
-    if labels is None:
-        raise ValueError(f"{name} needs --labels FILE, the labels of its rows")
-    y = data.read_npy(labels) if _kind(labels) == ".npy" else data.read_idx(labels)
-    return _features(name, None), y, None, "standard" if kind == ".npy" else "range"
-
-
-def _features(name: str, columns: list[str] | None) -> Array:
-    kind = _kind(name)
-    if kind == "digits":
-        return data.load_digits()[0]
-    if kind == ".csv":
-        return data.read_csv(name, columns=columns).X
-    if kind == ".npz":
-        return data.read_npz(name)[0]
-    return data.read_npy(name) if kind == ".npy" else data.read_idx(name)
-
-
-def _kind(name: str) -> str:
-    suffix = Path(name).suffix.lower()
-    return name if name == "digits" else suffix if suffix in (".csv", ".npz", ".npy") else "idx"
-
-
-def _matrix(X: Array, name: str) -> Array:
-    """Return X with one row a sample, as finite float64."""
-    if X.dtype.kind not in "biuf":
-        raise FileFormatError(f"{name} holds {X.dtype}, expected real numbers")
-    if X.ndim < 2 or X.size == 0:
-        raise FileFormatError(f"{name} holds an array of shape {X.shape}, expected rows of numbers")
-    X = X.reshape(len(X), -1).astype(np.float64)
-    wrong = np.argwhere(~np.isfinite(X))
-    if len(wrong):
-        row, column = map(int, wrong[0])
-        raise FileFormatError(f"{name}, row {row}, column {column}: {X[row, column]} is not finite")
-    return X

@@ -11,7 +11,7 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +21,16 @@ from numpy.typing import NDArray
 
 from fastmlp.errors import FileFormatError
 
-__all__ = ["Table", "load_digits", "read_csv", "read_idx", "read_npy", "read_npz"]
+__all__ = [
+    "Cells",
+    "Table",
+    "load_digits",
+    "read_cells",
+    "read_csv",
+    "read_idx",
+    "read_npy",
+    "read_npz",
+]
 
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]
@@ -94,62 +103,143 @@ def read_csv(
         that is no finite number: with the line of the file, where the row starts, and the name
         of the column.
     """
+    rows = _rows(path)
+    _, header = next(rows)
+    names, picks, at_target = _columns(path, header, target, columns)
+    cells: list[list[float]] = []
+    targets: list[str] = []
+    for line, row in rows:
+        place = f"{path}, line {line}"
+        cells.append([_number(row[i], place, header[i]) for i in picks])
+        if at_target is not None:
+            label = row[at_target].strip()
+            if not label:
+                raise FileFormatError(f"{place}, column {target!r}: the cell is empty")
+            targets.append(label)
+    if not cells:
+        raise FileFormatError(f"{path} has no rows below its header")
+    return Table(names, np.array(cells), targets if at_target is not None else None)
+
+
+@dataclass
+class Cells:
+    """The cells of a CSV file as text, without the space around them.
+
+    Attributes
+    ----------
+    path : path of the file
+    columns : dict of str to list of str
+        The cells of each column, one a row.
+    lines : list of int
+        The line of the file where each row starts.
+    """
+
+    path: PathLike
+    columns: dict[str, list[str]]
+    lines: list[int]
+
+    def place(self, row: int, column: str) -> str:
+        """Return the words that lead a reader of the file to a cell."""
+        return f"{self.path}, line {self.lines[row]}, column {column!r}"
+
+
+def read_cells(
+    path: PathLike, *, columns: Sequence[str] | None = None, ignore: Collection[str] = ()
+) -> Cells:
+    """Read a table of whatever its cells hold, with a header line.
+
+    Parameters
+    ----------
+    path : path of a CSV file in UTF-8, its first line naming the columns
+    columns : sequence of str or None
+        The columns wanted, in this order; None takes all.
+    ignore : collection of str
+        Columns to leave out where `columns` is None.
+
+    Raises
+    ------
+    FileNotFoundError
+    FileFormatError
+        An unknown, repeated or nameless column, a row of another length.
+    """
+    rows = _rows(path)
+    _, header = next(rows)
+    for name in ignore:
+        if name not in header:
+            raise _no_column(path, name, header)
+    names, picks, _ = _columns(path, header, None, columns)
+    kept = [(name, i) for name, i in zip(names, picks, strict=True) if name not in ignore]
+    cells: list[list[str]] = [[] for _ in kept]
+    lines = []
+    for line, row in rows:
+        lines.append(line)
+        for column, (_, i) in zip(cells, kept, strict=True):
+            column.append(row[i].strip())
+    if not lines:
+        raise FileFormatError(f"{path} has no rows below its header")
+    return Cells(path, {name: column for (name, _), column in zip(kept, cells, strict=True)}, lines)
+
+
+def _rows(path: PathLike) -> Iterator[tuple[int, list[str]]]:
+    """Yield the header, then every row that is not blank, with the line where each starts."""
     path = _existing(path)
     line = 1  # where the row read next starts; quoted cells may span lines
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
             header = [name.strip() for name in next(reader, [])]
-            names, picks, at_target = _columns(path, header, target, columns)
-            cells: list[list[float]] = []
-            targets: list[str] = []
+            yield line, header
             line = reader.line_num + 1
             for row in reader:
-                place = f"{path}, line {line}"
-                line = reader.line_num + 1
-                if not row:
-                    continue
-                if len(row) != len(header):
+                start, line = line, reader.line_num + 1
+                if row and len(row) != len(header):
                     raise FileFormatError(
-                        f"{place}: {len(row)} cells where the header names {len(header)} columns"
+                        f"{path}, line {start}: {len(row)} cells where the header names "
+                        f"{len(header)} columns"
                     )
-                cells.append([_number(row[i], place, header[i]) for i in picks])
-                if at_target is not None:
-                    label = row[at_target].strip()
-                    if not label:
-                        raise FileFormatError(f"{place}, column {target!r}: the cell is empty")
-                    targets.append(label)
+                if row:
+                    yield start, row
     except UnicodeDecodeError as error:
         place = f"{path}, line {_first_not_utf8(path)}"
         raise FileFormatError(f"{place}: not UTF-8 text: {error.reason}") from None
     except csv.Error as error:
         raise FileFormatError(f"{path}, line {line}: {error}") from None
-    if not cells:
-        raise FileFormatError(f"{path} has no rows below its header")
-    return Table(names, np.array(cells), targets if at_target is not None else None)
 
 
 def _columns(
-    path: Path, header: list[str], target: str | None, columns: Sequence[str] | None
+    path: PathLike, header: list[str], target: str | None, columns: Sequence[str] | None
 ) -> tuple[list[str], list[int], int | None]:
     """Return the feature columns, their places in the header, and the target's place."""
     if not any(header) or _looks_like_data(header):
         raise FileFormatError(f"{path}, line 1: no header that names the columns")
+    for mark in ";\t":
+        if len(header) == 1 and mark in header[0]:
+            raise FileFormatError(f"{path}, line 1: {mark!r} separates the cells, expected commas")
     if "" in header:
         raise FileFormatError(f"{path}, line 1: column {header.index('') + 1} has no name")
     repeated = {name for name in header if header.count(name) > 1}
     if repeated:
         raise FileFormatError(f"{path}, line 1: repeats the column {sorted(repeated)[0]!r}")
     if target is not None and target not in header:
-        raise FileFormatError(f"{path} has no column {target!r}; it has {', '.join(header)}")
+        raise _no_column(path, target, header)
     names = [name for name in header if name != target] if columns is None else list(columns)
     for name in names:
         if name not in header:
-            raise FileFormatError(f"{path} has no column {name!r}; it has {', '.join(header)}")
+            raise _no_column(path, name, header)
     if not names:
         raise FileFormatError(f"{path} has no column besides the target {target!r}")
     at_target = None if target is None else header.index(target)
     return names, [header.index(name) for name in names], at_target
+
+
+def _no_column(path: PathLike, name: str, header: list[str]) -> FileFormatError:
+    return FileFormatError(f"{path} has no column {name!r}; it has {listed(header)}")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names in a row, the first ten where they are many."""
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + more
 
 
 def _looks_like_data(header: list[str]) -> bool:

@@ -13,6 +13,7 @@ __all__ = ["Chain", "Path", "chain", "neuron_name", "weight_name"]
 Array = NDArray[Any]
 
 PATHS = 12  # listed by default
+SHORT = 40  # letters of a product that has its numbers on the same line
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,16 @@ class Path:
     factors: tuple[tuple[str, float], ...]
     product: float
 
-    def __str__(self) -> str:
-        return (
-            " · ".join(name for name, _ in self.factors)
-            + " = "
-            + " · ".join(_number(value) for _, value in self.factors)
-            + f" = {_number(self.product)}"
-        )
+    @property
+    def names(self) -> str:
+        """The factors as derivatives."""
+        return " · ".join(name for name, _ in self.factors)
+
+    @property
+    def numbers(self) -> str:
+        """The factors as numbers, and their product."""
+        values = " · ".join(_factor(value) for _, value in self.factors)
+        return f"{values} = {_number(self.product)}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,12 @@ class Chain:
     def text(self) -> str:
         """Return the chain as lines for a terminal."""
         lines = [f"dL/d{self.name}: {self.n_paths:,} path{'s' * (self.n_paths > 1)}"]
-        lines += [f"  row {path.row}:  {path}" for path in self.paths]
+        for path in self.paths:
+            lines.append(f"  row {path.row}:  {path.names}")
+            if len(path.names) > SHORT:
+                lines.append(f"  {'':>{len(str(path.row)) + 4}}   = {path.numbers}")
+            else:
+                lines[-1] += f" = {path.numbers}"
         left = self.n_paths - len(self.paths)
         if left:
             lines.append(f"  the other {left:,} together: {_number(self.rest)}")
@@ -197,5 +206,8 @@ def _factors(
 
 
 def _number(value: float) -> str:
-    text = f"{value + 0.0:.6g}"
-    return f"({text})" if text.startswith("-") else text
+    return f"{value + 0.0:.6g}"
+
+
+def _factor(value: float) -> str:
+    return f"({_number(value)})" if value < 0 else _number(value)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -203,9 +204,10 @@ class Explanation:
 
     def index(self, layer: int, i: int | None, j: int) -> int:
         """Return the place of a weight, or with i None of a bias, in `MLP.params`."""
-        n_in, n_out = self._layer(layer).W.shape
+        self._layer(layer)
+        n_in, n_out = self.model.sizes[layer : layer + 2]
         self._place(j, n_out, "neuron", f"layer {layer}")
-        start = sum(part.W.size + part.b.size for part in self.turn.layers[:layer])
+        start: int = sum((a + 1) * b for a, b in pairwise(self.model.sizes[: layer + 1]))
         if i is None:
             return start + n_in * n_out + j
         self._place(i, n_in, "input", f"layer {layer}")

@@ -17,6 +17,8 @@ __all__ = ["Recorder", "rehearse"]
 
 Array = NDArray[Any]
 
+FLED = 1e6  # times its first value: a loss that will not come back
+
 
 class Recorder:
     """Keeps a model's parameters before its training and after every epoch.
@@ -103,7 +105,7 @@ class Recorder:
 def rehearse(model: MLP, X: Array, y: Array, learning_rate: float, steps: int) -> Recorder:
     """Record what plain gradient descent on these rows would make of the model, which stays.
 
-    It ends early where the loss leaves the finite numbers.
+    It ends early where the loss grows beyond all bounds.
     """
     copy = MLP(
         model.sizes,
@@ -117,6 +119,13 @@ def rehearse(model: MLP, X: Array, y: Array, learning_rate: float, steps: int) -
     trainer = SGD(
         copy, learning_rate=learning_rate, momentum=0, batch_size=len(X), shuffle=False, n_threads=1
     )
-    with contextlib.suppress(DivergedError):
-        trainer.fit(X, y, epochs=steps, callback=recorder)
+
+    def step(history: History) -> bool:
+        recorder(history)
+        return history.loss[-1] > FLED * (history.loss[0] + 1)
+
+    with contextlib.suppress(DivergedError), np.errstate(over="ignore", invalid="ignore"):
+        trainer.fit(X, y, epochs=steps, callback=step)
+    if recorder.loss[-1] > FLED * (recorder.loss[min(1, len(recorder.loss) - 1)] + 1):
+        del recorder.states[-1], recorder.epochs[-1], recorder.loss[-1]
     return recorder

@@ -169,8 +169,9 @@ def _frames(e: Explanation, rows: int, shown: list[Array]) -> dict[str, Any]:
     losses, results = [], []
     for state in states:
         model.params[:] = state
-        losses.append(model.loss(e.X, e.y))
-        results.append(forward(model, e.X[:rows].astype(np.float64))[1][-1])
+        with np.errstate(over="ignore", invalid="ignore"):
+            losses.append(model.loss(e.X, e.y))
+            results.append(np.nan_to_num(forward(model, e.X[:rows].astype(np.float64))[1][-1]))
     here = [k for k, state in enumerate(states) if np.array_equal(state, e.model.params)]
     return {
         "rehearsed": e.rehearsed,

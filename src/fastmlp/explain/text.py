@@ -15,7 +15,7 @@ __all__ = ["number", "text"]
 Array = NDArray[Any]
 
 MOST = 8  # rows, neurons, terms of a sum, and rows of a matrix that are printed
-CHAINS = 8  # weights whose paths are printed
+CHAINS = 3  # weights of every layer whose paths are printed
 FEW = 24  # weights up to which all are printed
 
 
@@ -133,7 +133,9 @@ def _backward(e: Explanation) -> Iterator[str]:
     few = e.model.n_parameters <= FEW
     flat = e.dparams
     if not few:
-        weights = sorted(weights, key=lambda index: -abs(float(flat[index])))[:CHAINS]
+        weights.sort(key=lambda index: -abs(float(flat[index])))
+        of_layer = [[w for w in weights if e.place(w)[0] == k] for k in range(len(e.layers))]
+        weights = [index for listed in of_layer for index in listed[:CHAINS]]
     yield "  The chain rule, factor by factor:"
     for index in weights:
         lines = e.weight(*e.place(index), limit=MOST).text().splitlines()

@@ -28,6 +28,8 @@ KERNELS = {
     "tanh": (kernels.tanh_forward, kernels.tanh_backward),
     "logistic": (kernels.logistic_forward, kernels.logistic_backward),
 }
+STRAIGHT = ("relu", "leaky_relu", "identity")  # slopes that stay as they are around a point
+FEW = 8  # roundoffs that an elementwise function may be off
 # So many rows at a time go through `_loss_backward`, whose memory is their square.
 ROWS_AT_ONCE = 1024
 
@@ -191,42 +193,52 @@ def outputs(model: MLP, Z: Array) -> Array:
 
 
 def rounding(X: Array, layers: list[Layer]) -> list[tuple[Array, Array]]:
-    """Return how far rounding can take dW and db of every layer from the exact derivatives.
+    """Return how far apart rounding can take two computations of dW and db of every layer.
 
-    Sums and products of k terms are off by at most k u times the sum of the terms' sizes, in
-    whatever order they are added (Higham, "Accuracy and Stability of Numerical Algorithms", section
-    3.1). Here the sizes go through the network forward and backward beside the values. Slopes and
-    outputs may be off by as much as their arguments.
+    A sum of k products is off by at most (k + 2) u times the sum of their sizes, in whatever order
+    they are added (Higham, "Accuracy and Stability of Numerical Algorithms", section 3.5), an
+    elementwise function by `FEW` u. Such errors go on through the network as derivatives do, to
+    first order: forward through weights and slopes, and back. No slope changes faster than its
+    argument. Two computations are twice as far apart as one is from the exact derivatives.
     """
-    terms = len(X) + sum(sum(layer.W.shape) + 8 for layer in layers)
-    unit = terms * float(np.finfo(X.dtype).eps) / 2
-    sizes = [np.abs(X).astype(np.float64)]
+    u = float(np.finfo(X.dtype).eps) / 2
+    of_sums, of_inputs = [], [np.zeros(X.shape)]
     for layer in layers:
-        sizes.append(sizes[-1] @ np.abs(layer.W) + np.abs(layer.b) + 1)
-    d = np.abs(layers[-1].dZ) + _spread(layers[-1], sizes[-1], terms) / len(X)
+        W, inputs = np.abs(layer.W).astype(np.float64), np.abs(layer.inputs)
+        of_sums.append(
+            of_inputs[-1] @ W + (len(W) + 2) * u * (inputs @ W + np.abs(layer.b)[np.newaxis])
+        )
+        of_inputs.append(np.abs(layer.slope) * of_sums[-1] + FEW * u * np.abs(layer.A))
+    d = _spread(layers[-1], of_sums[-1], u) / len(X) + FEW * u * np.abs(layers[-1].dZ)
     bounds = []
     for i in reversed(range(len(layers))):
-        bounds.append((unit * sizes[i].T @ d, unit * d.sum(axis=0)))
+        size, inputs = np.abs(layers[i].dZ).astype(np.float64), np.abs(layers[i].inputs)
+        sums = (len(X) + 2) * u
+        dW = inputs.T @ (d + sums * size) + of_inputs[i].T @ size
+        bounds.append((2 * dW, 2 * (d + sums * size).sum(axis=0)))
         if i:
-            d = (d @ np.abs(layers[i].W).T) * (np.abs(layers[i - 1].slope) + sizes[i])
-            if layers[i - 1].activation in ("relu", "identity"):
-                d *= np.abs(layers[i - 1].slope) / (np.abs(layers[i - 1].slope) + sizes[i])
+            W = np.abs(layers[i].W).T.astype(np.float64)
+            curved = layers[i - 1].activation not in STRAIGHT
+            of_slopes = (of_sums[i - 1] + FEW * u) * curved
+            of_dA = d @ W + (len(W) + 2) * u * (size @ W)
+            slopes = np.abs(layers[i - 1].slope)
+            d = of_dA * slopes + (size @ W) * of_slopes + FEW * u * np.abs(layers[i - 1].dZ)
     return bounds[::-1]
 
 
-def _spread(last: Layer, size: Array, terms: int) -> Array:
-    """Return how far errors in Z, as large as `size`, can take the derivative of a row's loss.
-
-    A probability itself is a few units off, not `terms` of them.
-    """
-    P = last.A.astype(np.float64)
+def _spread(last: Layer, error: Array, u: float) -> Array:
+    """Return how far errors in Z can take the derivative of a row's loss."""
+    P: Array = last.A.astype(np.float64)
+    spread: Array = error
     if last.activation == "softmax":
-        weighted = P * size
+        weighted = P * error
         others = weighted.sum(axis=1, keepdims=True) - weighted
-        return P * ((1 - P) * size + others + 8 / terms)
-    if last.activation == "logistic":
-        return P * ((1 - P) * size + 8 / terms)
-    return P * (size + 8 / terms) if last.activation == "exp" else size
+        spread = P * ((1 - P) * error + others + FEW * u)
+    elif last.activation == "logistic":
+        spread = P * ((1 - P) * error + FEW * u)
+    elif last.activation == "exp":
+        spread = P * (error + FEW * u)
+    return spread
 
 
 def double(model: MLP) -> MLP:

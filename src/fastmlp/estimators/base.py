@@ -1,0 +1,396 @@
+"""What MLPClassifier and MLPRegressor share: the order of a fit."""
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from fastmlp._core import first_nonfinite
+from fastmlp.errors import DivergedError
+from fastmlp.estimators import conversion, files, training
+from fastmlp.estimators.network import Network, dense_blocks
+from fastmlp.estimators.parameters import CONSTRAINTS, check_together
+from fastmlp.estimators.solvers import (
+    batch_size,
+    descend,
+    end_epoch,
+    minimise,
+    non_finite,
+    rule,
+)
+from fastmlp.estimators.training import Rows
+from fastmlp.estimators.watch import CallbackSupportMixin, Watch
+from fastmlp.model import MLP
+
+__all__ = ["Perceptron", "trains_in_steps"]
+
+Array = NDArray[Any]
+
+STOCHASTIC = ("sgd", "adam")
+# Parameters that one more step of partial_fit would have to be arranged anew for.
+_settings = attrgetter(
+    *("solver", "alpha", "batch_size", "shuffle", "learning_rate", "learning_rate_init"),
+    *("power_t", "tol", "verbose", "warm_start", "momentum", "nesterovs_momentum"),
+    *("early_stopping", "beta_1", "beta_2", "epsilon", "n_iter_no_change", "loss", "engine"),
+    *("n_threads", "dropout", "weight_decay", "max_norm", "class_weight", "activation"),
+    *("huber_delta", "quantile", "hidden_layer_sizes"),
+)
+
+
+def _same(settings: tuple[Any, ...] | None, others: tuple[Any, ...]) -> bool:
+    try:
+        return settings == others
+    except ValueError:  # arrays have no one answer
+        return False
+
+
+def trains_in_steps(estimator: Any) -> bool:
+    """Return True for a solver that has steps, or raise why there is no partial_fit."""
+    if estimator.solver not in STOCHASTIC:
+        raise AttributeError(
+            "partial_fit is only available for stochastic optimizers. "
+            f"{estimator.solver} is not stochastic."
+        )
+    return True
+
+
+class Perceptron(CallbackSupportMixin, BaseEstimator):
+    """A multilayer perceptron with scikit-learn's parameters, attributes and rules.
+
+    Subclasses know what targets are: `_targets` turns y into what the network trains on,
+    `_decode` turns its outputs back, `_score_of` judges them.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = CONSTRAINTS
+
+    # What only one of the two estimators has as a parameter, and the other holds as a constant.
+    loss: Any
+    class_weight: Any = None
+    huber_delta: Any = None
+    quantile: Any = None
+
+    def _keep(self, parameters: dict[str, Any]) -> None:
+        """Keep every parameter under its name: the local variables of a constructor."""
+        self.__dict__.update((name, value) for name, value in parameters.items() if name != "self")
+
+    # ---- what a subclass knows ----------------------------------------------------------------
+    def _validate(self, X: Any, y: Any, dtype: Any, reset: bool) -> tuple[Any, Any]:
+        """Return X and y as scikit-learn checks them, X as the network takes it."""
+        raise NotImplementedError
+
+    def _know_classes(self, y: Any, continuing: bool, incremental: bool) -> None:
+        """Learn the classes from y, or check that y has no others; there are none in regression."""
+
+    def _first_classes(self, y: Any, classes: Any) -> None:
+        """Learn the classes that partial_fit was given."""
+
+    def _encode(self, y: Any, dtype: Any) -> Array:
+        """Return y as the targets of the network."""
+        raise NotImplementedError
+
+    def _n_outputs(self, targets: Array) -> int:
+        """Return how many outputs the network needs."""
+        return int(targets.shape[1])
+
+    def _network_loss(self) -> tuple[str, float]:
+        """Return the loss of `MLP` and its parameter, 0 where it has none."""
+        raise NotImplementedError
+
+    def _decode(self, Z: Array) -> Any:
+        """Return what `predict` says where the outputs of the network are Z."""
+        raise NotImplementedError
+
+    def _score_of(self, Z: Array, y: Any, targets: Array, sample_weight: Array | None) -> float:
+        """Return the score that early stopping goes by."""
+        raise NotImplementedError
+
+    def _class_weights(self, y: Any) -> None:
+        """Learn what the classes weigh."""
+
+    def _loss_weight(self, y: Any, sample_weight: Array | None) -> Array | None:
+        """Return the weights of the rows in the loss."""
+        return sample_weight
+
+    def _quick_targets(self, y: Any, n_samples: int, classes: Any) -> Array | None:
+        """Return the targets, if y is such that they need no closer look."""
+        raise NotImplementedError
+
+    # ---- fitting ------------------------------------------------------------------------------
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Self:
+        """Fit the network to X and y.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix (n_samples, n_features)
+        y : array-like (n_samples,) or (n_samples, n_outputs)
+            Labels, an indicator matrix of labels, or values.
+        sample_weight : array-like (n_samples,) or None
+        X_val, y_val : like X and y, or None
+            Your own validation set. Its loss is kept in `validation_loss_curve_`; with
+            early_stopping it takes the place of the rows that would be split off.
+        sample_weight_val : array-like or None
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            The data or a parameter is not valid, or training left the finite numbers. The estimator
+            is then as it was before the call.
+        """
+        if hasattr(self, "_init_callback_context"):
+            # One more for L-BFGS, which may begin an iteration that it does not finish.
+            self._init_callback_context(max_subtasks=self.max_iter + 1)
+        continuing = self.warm_start and self.__sklearn_is_fitted__()
+        with self._all_or_nothing(self._network if continuing else None):
+            self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), continuing)
+        return self
+
+    def _fit(
+        self, X: Any, y: Any, weight: Any, held: tuple[Any, Any, Any], continuing: bool
+    ) -> None:
+        check_together(self)
+        watched = (X, y, weight)
+        X, y, weight, rows = training.prepare(self, X, y, weight, continuing)
+        self._network.settings = None
+        validation = training.held_out(self, X, y, weight, rows, *held)
+        curve = vars(self).get("validation_loss_curve_") or []
+        self.validation_loss_curve_ = None if validation is None else list(curve)
+        with Watch(self, *watched) as watch:
+            (minimise if self.solver == "lbfgs" else descend)(self, rows, validation, watch)
+
+    @contextlib.contextmanager
+    def _all_or_nothing(self, network: Network | None = None) -> Iterator[None]:
+        """Leave the estimator, and this network, as they were if the block ends in an error."""
+        before = dict(vars(self))
+        held = None if network is None else network.snapshot()
+        stream = None if network is None else self._random_state.get_state()
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            if network is not None and held is not None:
+                network.restore(held)
+                self._random_state.set_state(stream)
+            raise
+
+    # ---- one more step ------------------------------------------------------------------------
+    def _step(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> None:
+        """Train one epoch on X and y."""
+        if sample_weight is None and self._quick_step(X, y, classes):
+            return
+        self._checked_step(X, y, sample_weight, classes)
+
+    def _quick_step(self, X: Any, y: Any, classes: Any) -> bool:
+        """Do that for data that needs no closer look; return whether it was such."""
+        network = vars(self).get("_network")
+        if network is None or not _same(network.settings, _settings(self)) or not self._plain(X):
+            return False
+        targets = self._quick_targets(y, len(X), classes)
+        if targets is None:
+            return False
+        self._epoch(Rows(X, targets, None, np.arange(len(X))))
+        return True
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def _checked_step(self, X: Any, y: Any, sample_weight: Any, classes: Any) -> None:
+        with self._all_or_nothing():
+            check_together(self)
+            if self.early_stopping:
+                raise ValueError("partial_fit does not support early_stopping=True")
+            if self.class_weight == "balanced":
+                raise ValueError(
+                    "class_weight='balanced' needs all of y at once; give partial_fit the weights "
+                    "as a dict, or as sample_weight"
+                )
+            self._first_classes(y, classes)
+            *_, rows = training.prepare(
+                self, X, y, sample_weight, self.__sklearn_is_fitted__(), incremental=True
+            )
+            self._network.settings, self._network.rule = _settings(self), rule(self)
+            # An epoch of sparse rows is more than the session can undo.
+            with self._all_or_nothing(self._network if sparse.issparse(X) else None):
+                self._epoch(rows)
+
+    def _epoch(self, rows: Rows) -> None:
+        network, n = self._network, len(rows.order)
+        session, size = training.session(self), batch_size(self, n)
+        stream = self._random_state.get_state()
+        try:
+            if self.shuffle:
+                self._random_state.shuffle(rows.order)
+            loss, penalty = session.epoch(
+                rows.X,
+                rows.targets,
+                rows.order,
+                size,
+                sample_weight=rows.sample_weight,
+                learning_rate=self._rate,
+                **network.rule,
+            )
+        except DivergedError as error:
+            session.undo()
+            self._random_state.set_state(stream)
+            raise non_finite(error) from error
+        except KeyboardInterrupt:
+            warnings.warn("Training interrupted by user.", stacklevel=2)
+        else:
+            self.n_iter_ = 0
+            end_epoch(self, loss, penalty, n)
+        network.trained()
+
+    # ---- fitted -------------------------------------------------------------------------------
+    def __sklearn_is_fitted__(self) -> bool:
+        return "_network" in vars(self)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    @property
+    def coefs_(self) -> list[Array]:
+        """Weight matrices (n_in, n_out), layer by layer: views, to read and to change."""
+        return self._arrays("coefs_")[0]
+
+    @coefs_.setter
+    def coefs_(self, arrays: Any) -> None:
+        self._arrays("coefs_")
+        self._network.replace(0, arrays)
+
+    @property
+    def intercepts_(self) -> list[Array]:
+        """Bias vectors (n_out,), layer by layer: views, to read and to change."""
+        return self._arrays("intercepts_")[1]
+
+    @intercepts_.setter
+    def intercepts_(self, arrays: Any) -> None:
+        self._arrays("intercepts_")
+        self._network.replace(1, arrays)
+
+    def _arrays(self, name: str) -> tuple[list[Array], list[Array]]:
+        if not self.__sklearn_is_fitted__():
+            raise AttributeError(f"{type(self).__name__} has no {name} before it is fitted")
+        return self._network.arrays()
+
+    def _rows(self, X: Any) -> Any:
+        """Return X as the fitted network takes it."""
+        check_is_fitted(self)
+        self._network.settle()
+        if self._plain(X):
+            return X
+        dtype = self._network.model.params.dtype
+        return validate_data(self, X, accept_sparse="csr", dtype=dtype, order="C", reset=False)
+
+    def _plain(self, X: Any) -> bool:
+        """Whether X can go to the fitted network as it stands, without scikit-learn's checks."""
+        model = self._network.model
+        return (
+            type(X) is np.ndarray
+            and X.dtype == model.params.dtype
+            and X.ndim == 2
+            and X.shape[1] == model.sizes[0]
+            and len(X) > 0
+            and X.flags.c_contiguous
+            and X.flags.aligned
+            and "feature_names_in_" not in vars(self)
+            and first_nonfinite(X.ravel()) < 0
+        )
+
+    def _outputs(self, X: Any) -> Array:
+        """Return what the last layer computes."""
+        rows = self._rows(X)
+        return self._network.outputs(rows)
+
+    def predict(self, X: Any) -> Any:
+        """Return the label, the labels or the values of every row.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray (n_samples,) or (n_samples, n_outputs)
+        """
+        return self._decode(self._outputs(X))
+
+    def input_gradients(self, X: Any) -> Array:
+        """Return the derivatives of every decision value by every feature.
+
+        A decision value is what the last layer computes, before softmax, logistic or exponential.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray (n_samples, n_outputs, n_features), or (n_samples, n_features) where the network has
+        one output
+        """
+        rows = self._rows(X)
+        blocks = [block for _, block in dense_blocks(rows)] if sparse.issparse(rows) else [rows]
+        J = np.concatenate([self._network.model.input_gradients(block) for block in blocks])
+        return J[:, 0] if self.n_outputs_ == 1 else J
+
+    def to_mlp(self) -> MLP:
+        """Return the fitted network as a `fastmlp.MLP` of its own.
+
+        A classifier of two classes becomes one of binary_cross_entropy with a single output.
+        """
+        check_is_fitted(self)
+        return conversion.to_mlp(self)
+
+    @classmethod
+    def from_sklearn(cls, fitted: Any) -> Self:
+        """Return a copy of a fitted estimator of scikit-learn, which trains on where that ended.
+
+        Parameters
+        ----------
+        fitted : sklearn.neural_network.MLPClassifier or MLPRegressor
+        """
+        return conversion.from_sklearn(cls, fitted)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to a safetensors file, without pickle.
+
+        Raises
+        ------
+        NotFittedError
+        TypeError
+            A parameter, such as a callback, is code, which cannot be stored so.
+        """
+        check_is_fitted(self)
+        files.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read an estimator that `save` has written; it predicts the same bits and trains on.
+
+        Raises
+        ------
+        FileNotFoundError, fastmlp.FileFormatError
+        """
+        return files.load(cls, path)
