@@ -35,7 +35,11 @@ def page(e: Explanation) -> str:
     data = json.dumps(_data(e), separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
     script = "\n".join(_asset(f"{name}.js") for name in SCRIPTS)
     html = _asset("page.html")
-    for mark, text in (("/*STYLE*/", _asset("page.css")), ("/*SCRIPT*/", script), ("DATA", data)):
+    for mark, text in (
+        ("/*STYLE*/", _asset("page.css")),
+        ("/*SCRIPT*/", script),
+        ("/*DATA*/", data),
+    ):
         before, _, after = html.partition(mark)
         html = before + text + after
     return html
