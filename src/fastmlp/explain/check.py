@@ -16,7 +16,7 @@ Array = NDArray[Any]
 
 AGREEMENT = 1e-6  # relative difference up to which two derivatives agree
 STEP = 2.0**-10  # of a parameter up to 1; its fourth power is about the roundoff
-HALVINGS = 30  # of the step, to stay on one side of every kink
+SHRINKS = 15  # of the step, each to a quarter, to stay on one side of every kink
 
 
 @dataclass(frozen=True)
@@ -93,16 +93,20 @@ def _difference(twin: MLP, X: Array, y: Array, index: int) -> tuple[float, float
     w = float(twin.params[index])
     h = STEP * 2.0 ** max(0, np.ceil(np.log2(max(abs(w), 1))))
     try:
-        for _ in range(HALVINGS):
-            points = [_look(twin, X, y, index, w + k * h) for k in (-2, -1, 1, 2)]
-            if all(np.array_equal(points[0][1], side) for _, side, _ in points[1:]):
+        for _ in range(SHRINKS):
+            points = []
+            for k in (-2, 2, -1, 1):
+                points.append(_look(twin, X, y, index, w + k * h))
+                if not np.array_equal(points[0][1], points[-1][1]):
+                    break
+            else:
                 break
-            h /= 2
+            h /= 4
         else:
             return 0.0, 0.0, True
     finally:
         twin.params[index] = w
-    below2, below, above, above2 = (losses for losses, _, _ in points)
+    below2, above2, below, above = (losses for losses, _, _ in points)
     value = float(np.mean(8 * (above - below) - (above2 - below2)) / (12 * h))
     size = max(float(point[2]) for point in points)
     return value, 4 * float(np.finfo(np.float64).eps) * size / h, False

@@ -26,7 +26,9 @@ __all__ = ["Explanation", "Neuron", "explain"]
 
 Array = NDArray[Any]
 
-CHECKED = 200  # derivatives compared with differences, the largest first
+# Derivatives compared with differences, the largest first: so many, as long as parameters times
+# rows times their number stay below WORK.
+CHECKED, LEAST, WORK = 200, 12, 2e8
 STEPS = 40  # of descent where no training was recorded
 
 
@@ -115,8 +117,9 @@ class Explanation:
 
     @cached_property
     def check(self) -> Check:
-        """The largest derivatives, `CHECKED` at most, beside differences of the loss."""
-        return check(self.model, self.X, self.y, strongest(self.dparams, CHECKED))
+        """The largest derivatives beside differences: 200, or fewer of a large model."""
+        n = int(min(CHECKED, max(LEAST, WORK / (self.model.n_parameters * len(self.X)))))
+        return check(self.model, self.X, self.y, strongest(self.dparams, n))
 
     @property
     def agrees(self) -> bool:

@@ -18,14 +18,15 @@ function startImage() {
   }
   byId("image").hidden = false;
   const choice = byId("image-class"), guess = data.layers[L - 1].A[0].reduce((best, v, k, all) => (v > all[best] ? k : best), 0);
-  for (let k = 0; k < data.sizes[L]; k++) choice.append(el("option", { value: k }, data.classifies ? label(k) : `y[${k}]`));
+  const named = (place) => (data.classifies ? label(data.shown[L][place]) : neuronName(L, place));
+  for (const place of data.shown[L].keys()) choice.append(el("option", { value: place }, named(place)));
   choice.append(el("option", { value: -1 }, "the loss"));
-  choice.value = data.shown[L][guess];
+  choice.value = guess;
   const draw = () => {
     const k = Number(choice.value), all = data.shown[0];
-    const d = k < 0 ? data.dX[0] : all.map((p) => data.inputGradients[k][p]);
+    const d = k < 0 ? data.dX[0] : data.inputGradients[k];
     const [high, wide] = data.image, cell = Math.min(34, 280 / wide), box = byId("pictures");
-    const what = k < 0 ? "the loss" : `the score of ${data.classifies ? label(k) : `y[${k}]`}`;
+    const what = k < 0 ? "the loss" : `the score of ${named(k)}`;
     const ink = (svg) => {
       const most = largestOf([data.X[0]]);
       all.forEach((p, n) => svg.append(el("rect", {
@@ -51,8 +52,9 @@ function startImage() {
   };
   const answer = () => {
     const table = el("table", { class: "terms" });
-    const values = frames.here === null ? data.layers[L - 1].A[0] : frames.outputs[frames.here][0];
-    table.innerHTML = `<tbody>${values.map((v, k) => `<tr><td>${escaped(data.classifies ? label(k) : `y[${k}]`)}</td><td>${data.classifies ? `${(100 * v).toFixed(2)}%` : fmt(v)}</td><td>${bar(v, 1)}</td></tr>`).join("")}</tbody>`;
+    const values = data.layers[L - 1].A[0], most = data.classifies ? 1 : largestOf([values]);
+    const listed = values.map((v, k) => [v, k]).sort((a, b) => (values.length > 12 ? b[0] - a[0] : 0)).slice(0, 12);
+    table.innerHTML = `<tbody>${listed.map(([v, k]) => `<tr><td>${escaped(named(k))}</td><td>${data.classifies ? `${(100 * v).toFixed(2)}%` : fmt(v)}</td><td>${bar(v, most)}</td></tr>`).join("")}</tbody>`;
     return table;
   };
   choice.addEventListener("change", draw);

@@ -73,7 +73,9 @@ def _data(e: Explanation) -> dict[str, Any]:
         "rowLosses": _pack(e.row_losses[:rows]),
         "layers": [_layer(e, number, rows, shown) for number in range(len(e.layers))],
         "image": image,
-        "inputGradients": _pack(model.input_gradients(e.X[:1])[0]) if image else None,
+        "inputGradients": _pack(model.input_gradients(e.X[:1])[0][np.ix_(shown[-1], shown[0])])
+        if image
+        else None,
         "check": _check(e),
         "frames": _frames(e, rows, shown),
         "boundary": _boundary(e),

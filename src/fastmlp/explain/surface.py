@@ -14,7 +14,8 @@ __all__ = ["Surface", "pair", "surface"]
 
 Array = NDArray[Any]
 
-GRID = 41  # losses along each side
+GRID, COARSE = 41, 21  # losses along each side; the latter where one takes long
+LONG = 2e6  # parameters times rows
 ARROWS = 9
 STEPS = 40
 
@@ -27,9 +28,9 @@ class Surface:
     ----------
     indices : tuple of int
         The two places in `MLP.params`.
-    u, v : ndarray of float64 (GRID,)
+    u, v : ndarray of float64 (k,)
         Values of the one and the other.
-    loss : ndarray of float64 (GRID, GRID)
+    loss : ndarray of float64 (k, k)
         ``loss[i, j]`` at ``v[i]``, ``u[j]``.
     path : ndarray of float64 (steps + 1, 3)
         Gradient descent in these two alone: u, v, loss.
@@ -86,13 +87,14 @@ def surface(
         return loss, flat[list(indices)]
 
     path = _descent(at, home, learning_rate)
-    u, v = (_range(path[:, axis], home[axis]) for axis in (0, 1))
-    loss = np.empty((GRID, GRID))
+    n = COARSE if model.n_parameters * len(X) > LONG else GRID
+    u, v = (_range(path[:, axis], home[axis], n) for axis in (0, 1))
+    loss = np.empty((n, n))
     for i, second in enumerate(v):
         for j, first in enumerate(u):
             twin.params[list(indices)] = first, second
             loss[i, j] = twin.loss(X, y)
-    few = np.linspace(0, GRID - 1, ARROWS + 2).round().astype(int)[1:-1]
+    few = np.linspace(0, n - 1, ARROWS + 2).round().astype(int)[1:-1]
     arrows = [(u[j], v[i], *(at(float(u[j]), float(v[i]))[1]).tolist()) for i in few for j in few]
     return Surface(indices, u, v, loss, path, np.array(arrows))
 
@@ -114,7 +116,7 @@ def _descent(at: Any, home: Array, learning_rate: float) -> Array:
     return np.array(path)
 
 
-def _range(path: Array, home: float) -> Array:
+def _range(path: Array, home: float, n: int) -> Array:
     """Return values around the path, at least as far from home to either side as to the other."""
     reach = max(float(np.abs(path - home).max()), 0.5 * abs(home), 0.5)
-    return np.linspace(home - 1.25 * reach, home + 1.25 * reach, GRID)
+    return np.linspace(home - 1.25 * reach, home + 1.25 * reach, n)
