@@ -22,7 +22,7 @@ function drawStage() {
     ink: !back,
   });
   const lines = step === 2 ? "derivatives of the loss by weights" : step === 3 ? "the step of each weight" : step === 4 ? "the new weights" : "weights";
-  const discs = back ? "errors, ∂L/∂z" : "values";
+  const discs = back ? "errors, ∂L/∂z" : step > 2 ? "values before the step" : "values";
   byId("legend").innerHTML = `<span class="key plus"></span>positive <span class="key minus"></span>negative, dashed · lines: ${lines} · ${small ? "discs" : "cells"}: ${discs} · stronger is larger; dashed outline: off`;
   if (state.what) mark(state.what);
 }
