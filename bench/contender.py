@@ -68,37 +68,31 @@ def held_to(cpus: list[int]) -> Iterator[None]:
             os.sched_setaffinity(0, before)
 
 
-class Contender:
-    """The process seen from the runner.
+class Worker:
+    """A process that says a line when it is ready, and another for every line it is sent.
+
+    It is held to as many processors as it has threads, with the variables that pin OpenBLAS unset.
 
     Attributes
     ----------
-    absent : why it does not take part, or None
-    about : version and kernels, as it tells them
-    turns : its answers, one a turn
+    about : its first answer
+    turns : the others
     """
 
-    def __init__(self, name: str, shape: Shape, threads: int) -> None:
+    def __init__(self, name: str, command: list[Any], threads: int) -> None:
         self.name = name
-        self.about: dict[str, Any] = {}
         self.turns: list[dict[str, Any]] = []
-        self.absent = missing(name)
-        if self.absent:
-            return
         environment = {key: value for key, value in os.environ.items() if key not in PINS}
         environment |= dict.fromkeys(THREADS, str(threads))
         with held_to(usable_cpus()[:threads]):  # the child inherits it
             self.process = subprocess.Popen(
-                [sys.executable, Path(__file__), name, json.dumps(asdict(shape)), str(threads)],
+                [sys.executable, *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
                 env=environment,
             )
-        self.about = self._answer()
-        self.absent = self.about.get("absent")
-        if self.absent:
-            self.close()
+        self.about: dict[str, Any] = self._answer()
 
     def turn(self) -> None:
         print(file=self.process.stdin, flush=True)
@@ -113,6 +107,28 @@ class Contender:
             raise SystemExit(f"{self.name} ended with code {self.process.wait()}")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+class Contender(Worker):
+    """A contender's process seen from the runner.
+
+    Attributes
+    ----------
+    absent : why it does not take part, or None
+    about : version and kernels, as it tells them
+    turns : its answers, one a turn
+    """
+
+    def __init__(self, name: str, shape: Shape, threads: int) -> None:
+        self.absent = missing(name)
+        if self.absent:
+            self.name, self.about, self.turns = name, {}, []
+            return
+        command = [Path(__file__), name, json.dumps(asdict(shape)), str(threads)]
+        super().__init__(name, command, threads)
+        self.absent = self.about.get("absent")
+        if self.absent:
+            self.close()
 
 
 def prepare(name: str, shape: Shape, threads: int):

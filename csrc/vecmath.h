@@ -148,8 +148,7 @@ INLINE V R(vlog1p)(V e)
 // approximation of (1+2x) exp(x^2) erfc x", 1981
 INLINE V R(vnormal_cdf)(V x, V *e)
 {
-    V away = vmin(vset1(1000), vmax(x, vsub(vset1(0), x))); // beyond, there is nothing left
-    V u = vmul(away, vset1((real)0.70710678118654752440));
+    V u = vmul(vmax(x, vsub(vset1(0), x)), vset1((real)0.70710678118654752440));
     *e = R(vexp)(vmul(vmul(x, x), vset1((real)-0.5)));
     V t = vdiv(vsub(u, vset1(3)), vadd(u, vset1(3)));
     V tail = vmul(vmul(*e, vset1((real)0.5)),

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,22 @@ def test_examples_in_the_readme(tmp_path, monkeypatch):
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
+
+
+def test_the_session_in_the_page_for_scikit_learn(tmp_path, monkeypatch):
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "scikit-learn.md").read_text()
+    # What is not a session becomes empty lines, so that failures name the line of the page.
+    kept, inside = [], False
+    for line in page.splitlines():
+        inside = line == "```pycon" or (inside and line != "```")
+        kept.append(line if inside and line != "```pycon" else "")
+    session = doctest.DocTestParser().get_doctest("\n".join(kept), {}, "scikit-learn.md", None, 0)
+    assert len(session.examples) == page.count("\n>>> ") > 30
+    with np.printoptions(legacy=False), warnings.catch_warnings():
+        result = doctest.DocTestRunner().run(session)
+    assert result.failed == 0
 
 
 def public_objects():

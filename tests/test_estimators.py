@@ -313,10 +313,13 @@ def test_constructors_take_scikit_learns_parameters_in_its_order():
 # ---- training that goes on ----------------------------------------------------------------------
 @pytest.mark.parametrize("solver", ["sgd", "adam"])
 @pytest.mark.parametrize("learning_rate", ["constant", "invscaling"])
-def test_warm_starts_are_one_long_fit(solver, learning_rate):
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_warm_starts_are_one_long_fit(solver, learning_rate, early_stopping):
     X, y = digits()
     settings = {"solver": solver, "learning_rate": learning_rate, "random_state": 0}
     settings["shuffle"] = False  # every fit begins with the rows in their order
+    # a rate so small that the last epoch is always the best: early stopping keeps that one
+    settings |= {"early_stopping": early_stopping, "learning_rate_init": 1e-4, "scoring": "loss"}
     long = MLPClassifier(max_iter=6, **settings).fit(X, y)
     short = MLPClassifier(max_iter=2, warm_start=True, **settings)
     for _ in range(3):
@@ -324,7 +327,34 @@ def test_warm_starts_are_one_long_fit(solver, learning_rate):
     assert short.loss_curve_ == long.loss_curve_
     assert short.t_ == long.t_
     assert short.n_iter_ == 2
+    assert short.validation_scores_ == long.validation_scores_
     np.testing.assert_array_equal(short.coefs_[0], long.coefs_[0])
+
+
+def test_a_warm_start_goes_on_with_the_rows_held_out(tmp_path):
+    """Rows that were held out are not trained on later, nor after a file in between."""
+    X, y = digits()
+    model = MLPClassifier(early_stopping=True, warm_start=True, max_iter=2, random_state=0)
+    held = model.fit(X, y)._split[1]
+    model.save(tmp_path / "m.safetensors")
+    loaded = MLPClassifier.load(tmp_path / "m.safetensors")
+    for other in (model, loaded, pickle.loads(pickle.dumps(loaded))):
+        other.fit(X, y)
+        np.testing.assert_array_equal(other._split[1], held)
+    np.testing.assert_array_equal(loaded.coefs_[0], model.coefs_[0])
+    assert not set(held) & set(model._split[0])
+    model.fit(X[:100], y[:100])  # other data: other rows
+    assert len(model._split[1]) == 10
+    assert model.set_params(warm_start=False).fit(X, y)._split is None
+
+
+def test_class_weights_count_in_the_score():
+    X, y = digits()
+    weight = {digit: 1.0 + digit for digit in range(10)}
+    settings = {"early_stopping": True, "max_iter": 3, "random_state": 0}
+    by_class = MLPClassifier(class_weight=weight, **settings).fit(X, y)
+    by_row = MLPClassifier(**settings).fit(X, y, sample_weight=1.0 + y)
+    np.testing.assert_allclose(by_class.validation_scores_, by_row.validation_scores_, rtol=1e-12)
 
 
 @pytest.mark.parametrize("solver", ["sgd", "adam"])
@@ -481,6 +511,7 @@ def state(model):
     }
     held["_random_state"] = [str(part) for part in model._random_state.get_state()]
     held["classes_"] = model.classes_.tolist()
+    held["_split"] = [part.tolist() for part in vars(model).get("_split") or ()]
     arrays = [network["params"], *network.get("moments", [])]
     return held, [array.tolist() for array in arrays], network.get("step")
 

@@ -422,7 +422,8 @@ def test_a_classifier_comes_back_from_its_file_and_trains_on(model, X, y, tmp_pa
     kept = set(vars(model)) - {"_network", "_labels", "_random_state", "random_state", "classes_"}
     for name in kept:
         mine, its = getattr(model, name), getattr(loaded, name)
-        assert type(mine) is type(its) and np.array_equal(mine, its), name
+        assert type(mine) is type(its), name
+        np.testing.assert_equal(its, mine, err_msg=name)
     for one in (model, loaded):
         np.random.seed(1)  # noqa: NPY002  for those that draw from NumPy's own stream
         one.fit(X, y)

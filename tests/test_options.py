@@ -228,6 +228,21 @@ def test_what_is_certain_and_right_still_costs_the_clip(engine, dtype, loss):
     assert model.loss(X, y) == pytest.approx(found, rel=4 * roundoff(dtype))
 
 
+@engines
+@dtypes
+def test_small_losses_are_accurate(engine, dtype):
+    """log(1 + e) for e far below the roundoff of 1."""
+    Z = np.array([[-40, -20, 20, 40]], dtype)
+    model = fastmlp.MLP([1, 4], loss="binary_cross_entropy", dtype=dtype)
+    model.params[:] = [*Z[0], 0, 0, 0, 0]
+    network, X = core_of(engine, model, 1), np.ones((1, 1), dtype)
+    gradients = np.full_like(model.params, np.nan)
+    loss = network.gradients(gradients, X, np.array([[0, 0, 1, 1]], dtype), model.params)
+    expected = np.log1p(np.exp(-np.abs(Z.astype(float)))).sum()
+    # exp 4u, log 4u, quotient and product, the sum of four
+    assert loss == pytest.approx(expected, rel=14 * roundoff(dtype))
+
+
 # -- dropout ---------------------------------------------------------------------------------------
 
 
@@ -374,6 +389,25 @@ def test_l2_decoupled_decay_and_clipping(engine, dtype, optimizer, max_norm):
     assert_within(W, expected, 20 * u * (np.abs(before) + np.abs(g) + rate))
     squares = np.square(before * is_weight).sum()
     assert penalty == pytest.approx(0.5 * l2 * squares / total * B, rel=30 * u)
+
+
+@engines
+@dtypes
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_penalty_is_that_of_the_weights_alone(engine, dtype, loss):
+    """Whatever pads the weights is no part of it, after steps as before them."""
+    rng = np.random.default_rng(1)
+    model = fastmlp.MLP([6, 5, 3], loss=loss, dtype=dtype, seed=2)
+    X, y = rng.normal(size=(20, 6)).astype(dtype), rng.integers(0, 2, 20)
+    if not model.classifies:
+        y = rng.integers(0, 2, (20, 3)).astype(dtype)
+    network = core_of(engine, model, 20)
+    network.load(model.params, np.zeros_like(model.params))
+    for _ in range(3):
+        squares = sum(np.square(W.astype(float)).sum() for W in model.weights)
+        penalty = network.epoch(X, y, np.arange(20), 20, learning_rate=0.5, l2=0.125)[1]
+        assert penalty == pytest.approx(0.0625 * squares, rel=10 * roundoff(dtype))
+        network.store(model.params)
 
 
 @engines

@@ -22,6 +22,9 @@ __all__ = ["MLPClassifier"]
 
 Array = NDArray[Any]
 
+# What labels of images come in, beside integers.
+SMALL_NUMBERS = (np.dtype(np.uint8), np.dtype(np.uint16))
+
 
 class MLPClassifier(ClassifierMixin, Perceptron):
     """A multilayer perceptron that classifies; scikit-learn's MLPClassifier, sooner.
@@ -261,11 +264,11 @@ class MLPClassifier(ClassifierMixin, Perceptron):
 
     def _quick_targets(self, y: Any, n_samples: int, classes: Any) -> Array | None:
         known = self.classes_
+        small_numbers = known.dtype.kind == "i" and getattr(y, "dtype", None) in SMALL_NUMBERS
         if (
             type(y) is not np.ndarray
             or y.shape != (n_samples,)
-            or y.dtype.kind != known.dtype.kind
-            or y.dtype.kind not in "biufU"
+            or not ((known.dtype.kind == y.dtype.kind and y.dtype.kind in "biufU") or small_numbers)
             or self._labels.kind == "multilabel"
             or self.class_weight is not None
             or self.warm_start

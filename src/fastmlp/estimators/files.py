@@ -22,7 +22,7 @@ Path_ = str | os.PathLike[str]
 ATTRIBUTES = (
     *("n_features_in_", "feature_names_in_", "classes_", "n_iter_", "t_", "loss_", "best_loss_"),
     *("loss_curve_", "validation_loss_curve_", "validation_scores_", "best_validation_score_"),
-    *("_no_improvement_count", "_rate", "_rate_began", "_schedule", "_weights"),
+    *("_no_improvement_count", "_rate", "_rate_began", "_schedule", "_weights", "_split"),
 )
 # Arrays of other kinds than these are lists in the JSON.
 TENSORS = "biuf"

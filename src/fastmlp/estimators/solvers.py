@@ -184,7 +184,7 @@ def _judge(estimator: Any, validation: Validation, judge: Any) -> float | None:
     network.settle()
     with np.errstate(over="ignore", invalid="ignore"):  # a network about to diverge
         Z = network.outputs(validation.X)
-        loss = network.loss(Z, validation.targets, validation.loss_weight) * estimator._loss_scale
+        loss = network.loss(Z, validation.targets, validation.sample_weight) * estimator._loss_scale
         estimator.validation_loss_curve_.append(loss)
         return None if judge is None else judge(validation, Z, loss)
 

@@ -21,7 +21,7 @@ Array = NDArray[Any]
 # Attributes that a fit from the beginning forgets.
 HISTORY = (
     *("loss_", "loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_"),
-    *("validation_loss_curve_", "_rate", "_rate_began", "_schedule"),
+    *("validation_loss_curve_", "_rate", "_rate_began", "_schedule", "_split"),
 )
 # What scikit-learn calls the function of the last layer, by the loss.
 OUT_ACTIVATIONS = {
@@ -57,12 +57,12 @@ def prepare(
     sample_weight: Any,
     continuing: bool,
     incremental: bool = False,
-) -> tuple[Any, Any, Array | None, Rows]:
+) -> tuple[Any, Any, Rows]:
     """Check the data, and make or find the network that it goes to.
 
     Returns
     -------
-    X, y, sample_weight
+    X, y
         As they were checked.
     rows : Rows
         What they are to the network.
@@ -84,7 +84,7 @@ def prepare(
     _open_books(estimator, continuing, incremental)
     estimator._class_weights(y)
     order = np.arange(X.shape[0], dtype=np.intp)
-    return X, y, weight, Rows(X, targets, estimator._loss_weight(y, weight), order)
+    return X, y, Rows(X, targets, estimator._loss_weight(y, weight), order)
 
 
 def _weights(sample_weight: Any, X: Any, name: str) -> Array | None:
@@ -206,7 +206,6 @@ def held_out(
     estimator: Any,
     X: Any,
     y: Any,
-    sample_weight: Array | None,
     rows: Rows,
     X_val: Any,
     y_val: Any,
@@ -222,17 +221,25 @@ def held_out(
             targets = estimator._encode(y_val, X.dtype)
         except ValueError as error:
             raise ValueError(f"in the validation set (X_val, y_val): {error}") from error
-        return Validation(X_val, y_val, targets, weight, estimator._loss_weight(y_val, weight))
+        return Validation(X_val, y_val, targets, estimator._loss_weight(y_val, weight))
     if y_val is not None or sample_weight_val is not None:
         raise ValueError("y_val or sample_weight_val was given without X_val")
     if not estimator.early_stopping or estimator.solver == "lbfgs":
         return None
-    of_two_classes = estimator.out_activation_ == "logistic" and estimator.n_outputs_ == 1
-    rows.order, test = split(
-        rows.order,
-        test_size=estimator.validation_fraction,
-        random_state=estimator._random_state,
-        stratify=rows.targets.astype(bool) if of_two_classes else None,
+    order, held = vars(estimator).get("_split") or (rows.order, ())
+    if len(order) + len(held) != len(rows.order) or not len(held):
+        of_two_classes = estimator.out_activation_ == "logistic" and estimator.n_outputs_ == 1
+        order, held = split(
+            rows.order,
+            test_size=estimator.validation_fraction,
+            random_state=estimator._random_state,
+            stratify=rows.targets.astype(bool) if of_two_classes else None,
+        )
+    rows.order, weight = order.copy(), rows.sample_weight
+    # A warm start holds the same rows out: others would have been trained on before. With a stream
+    # of the user's own it draws anew, as scikit-learn does.
+    keeps = estimator.warm_start and not isinstance(estimator.random_state, np.random.RandomState)
+    estimator._split = (order, held) if keeps else None
+    return Validation(
+        X[held], y[held], rows.targets[held], None if weight is None else weight[held]
     )
-    weights = (None if w is None else w[test] for w in (sample_weight, rows.sample_weight))
-    return Validation(X[test], y[test], rows.targets[test], *weights)

@@ -27,16 +27,13 @@ class Validation:
     targets : ndarray
         What they are to the network.
     sample_weight : ndarray (n_samples,) or None
-        Of the score.
-    loss_weight : ndarray (n_samples,) or None
-        Of the loss: the weights of the classes included.
+        Of score and loss, the weights of the classes included.
     """
 
     X: Any
     y: Any
     targets: Array
     sample_weight: Array | None
-    loss_weight: Array | None
 
 
 def split(
