@@ -78,7 +78,7 @@ def test_the_wheel_needs_no_compiler(clone, tmp_path):
     sources = {
         str(path.relative_to(clone))
         for folder in ("src", "csrc")
-        for ending in ("pyx", "pxd", "py", "c", "h")
+        for ending in ("pyx", "pxd", "py", "c", "h", "js", "css", "html")
         for path in (clone / folder).rglob(f"*.{ending}")
         if not re.search(r"fastmlp/_\w+\.c$", str(path))
     }
@@ -88,6 +88,8 @@ def test_the_wheel_needs_no_compiler(clone, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert any(name.endswith("fastmlp/py.typed") for name in names)
+    assets = {name for name in sources if name.endswith((".js", ".css", ".html"))}
+    assert len(assets) == 9 and {name.removeprefix("src/") for name in assets} <= set(names)
     assert not [name for name in names if name.endswith((".pyx", ".c", ".h"))]
     if "t-" not in wheel.name:
         assert "cp311-abi3" in wheel.name
@@ -102,3 +104,5 @@ def test_the_wheel_needs_no_compiler(clone, tmp_path):
     )
     shown = run(["fastmlp", "train", "--data", "digits", "--json"], tmp_path, environment)
     assert '"engine"' in shown
+    shown = run(["fastmlp", "explain", "--html", tmp_path / "report.html"], tmp_path, environment)
+    assert (tmp_path / "report.html").stat().st_size > 50_000

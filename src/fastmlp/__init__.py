@@ -11,6 +11,7 @@ from fastmlp.trainer import SGD, Adam
 
 if TYPE_CHECKING:
     from fastmlp.estimators import LossCurveDisplay, MLPClassifier, MLPRegressor
+    from fastmlp.explain import this as explain
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,16 +25,21 @@ __all__ = [
     "MLPClassifier",
     "MLPRegressor",
     "data",
+    "explain",
     "kernels",
     "schedules",
     "show_config",
 ]
 
-# Imported when first asked for, because they need scikit-learn.
+# Imported when first asked for: these need scikit-learn, and few programs need `explain`.
 _ESTIMATORS = ("LossCurveDisplay", "MLPClassifier", "MLPRegressor")
 
 
 def __getattr__(name: str) -> Any:
+    if name == "explain":
+        import fastmlp.explain
+
+        return fastmlp.explain
     if name not in _ESTIMATORS:
         raise AttributeError(f"module 'fastmlp' has no attribute {name!r}")
     from fastmlp import estimators
@@ -42,4 +48,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ESTIMATORS})
+    return sorted({*globals(), *_ESTIMATORS, "explain"})

@@ -1,4 +1,4 @@
-"""The command line: fastmlp train | predict | bench | info."""
+"""The command line: fastmlp train | predict | explain | bench | info."""
 
 import argparse
 import contextlib
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import fastmlp
 from fastmlp import engines, persist, training
+from fastmlp.explain.command import add_command as add_explain
 from fastmlp.inputs import as_int, as_real
 from fastmlp.model import MLP
 from fastmlp.preprocessing import SCALINGS, Preprocessing
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--data", required=True, metavar="FILE", help=DATA_HELP)
     predict.add_argument("--out", metavar="FILE", help="a .csv to write (standard output)")
 
+    add_explain(commands, DATA_HELP)
     bench = commands.add_parser(
         "bench", help="measure our engines on this machine", allow_abbrev=False
     )

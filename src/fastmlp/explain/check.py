@@ -1,0 +1,131 @@
+"""Derivatives by differences: change one parameter a little, and see how the loss changes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastmlp.explain.trace import double, forward
+from fastmlp.losses import row_losses
+from fastmlp.model import MLP
+
+__all__ = ["AGREEMENT", "Check", "check", "strongest"]
+
+Array = NDArray[Any]
+
+AGREEMENT = 1e-6  # relative difference up to which two derivatives agree
+STEP = 2.0**-10  # of a parameter up to 1; its fourth power is about the roundoff
+SHRINKS = 15  # of the step, each to a quarter, to stay on one side of every kink
+
+
+@dataclass(frozen=True)
+class Check:
+    """Derivatives of the total loss beside the same by differences, in float64.
+
+    Attributes
+    ----------
+    indices : ndarray of int (k,)
+        Places in `MLP.params` of what was checked.
+    derivatives : ndarray of float64 (k,)
+        By backpropagation, from the engine that trains, in float64.
+    numerical : ndarray of float64 (k,)
+        (8 (L(w + h) - L(w - h)) - (L(w + 2h) - L(w - 2h))) / 12 h, the central differences of two
+        steps, combined such that the third derivative drops out.
+    relative_error : ndarray of float64 (k,)
+        Of one against the other, relative to the larger, or to the least derivative that such
+        differences can tell to one in a million, whichever is more.
+    kinks : ndarray of bool (k,)
+        Where the loss has a kink at this very point and no derivative to compare with.
+    """
+
+    indices: Array
+    derivatives: Array
+    numerical: Array
+    relative_error: Array
+    kinks: Array
+
+    @property
+    def largest(self) -> float:
+        """The largest relative error, kinks apart."""
+        return float(self.relative_error[~self.kinks].max(initial=0.0))
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every derivative agrees to one in a million."""
+        return self.largest <= AGREEMENT
+
+    def of(self, index: int) -> tuple[float, float] | None:
+        """Return (numerical, relative_error) of one parameter, None where it was not checked."""
+        found = np.flatnonzero(self.indices == index)
+        if not found.size:
+            return None
+        return float(self.numerical[found[0]]), float(self.relative_error[found[0]])
+
+
+def check(model: MLP, X: Array, y: Array, indices: Array) -> Check:
+    """Compare the derivatives by some of the parameters with differences of the loss."""
+    twin = double(model)
+    X = X.astype(np.float64)
+    y = y if model.classifies else y.astype(np.float64)
+    _, dweights, dbiases = twin.gradients(X, y)
+    flat = np.concatenate(
+        [array.ravel() for pair in zip(dweights, dbiases, strict=True) for array in pair]
+    )
+    derivatives = flat[indices]
+    found = [_difference(twin, X, y, int(index)) for index in indices]
+    numerical, noise, kinks = (np.array(column) for column in zip(*found, strict=True))
+    size = np.maximum(np.abs(derivatives), np.abs(numerical))
+    size = np.maximum(size, noise / AGREEMENT)
+    error = np.abs(derivatives - numerical) / np.where(size > 0, size, 1)
+    return Check(indices, derivatives, numerical, error, kinks.astype(bool))
+
+
+def strongest(flat: Array, limit: int) -> Array:
+    """Return the places of the `limit` largest entries by size, in order of their places."""
+    if flat.size <= limit:
+        return np.arange(flat.size)
+    return np.sort(np.argpartition(-np.abs(flat), limit - 1)[:limit])
+
+
+def _difference(twin: MLP, X: Array, y: Array, index: int) -> tuple[float, float, bool]:
+    """Return the derivative by one parameter, how far rounding may take it, and "is a kink"."""
+    w = float(twin.params[index])
+    h = STEP * 2.0 ** max(0, np.ceil(np.log2(max(abs(w), 1))))
+    try:
+        for _ in range(SHRINKS):
+            points = []
+            for k in (-2, 2, -1, 1):
+                points.append(_look(twin, X, y, index, w + k * h))
+                if not np.array_equal(points[0][1], points[-1][1]):
+                    break
+            else:
+                break
+            h /= 4
+        else:
+            return 0.0, 0.0, True
+    finally:
+        twin.params[index] = w
+    below2, above2, below, above = (losses for losses, _, _ in points)
+    value = float(np.mean(8 * (above - below) - (above2 - below2)) / (12 * h))
+    size = max(float(point[2]) for point in points)
+    return value, 4 * float(np.finfo(np.float64).eps) * size / h, False
+
+
+def _look(twin: MLP, X: Array, y: Array, index: int, w: float) -> tuple[Array, Array, float]:
+    """Return the losses of the rows, on which side of every kink they are, and their size."""
+    twin.params[index] = w
+    sums, _ = forward(twin, X)
+    losses = row_losses(sums[-1], y, twin.loss_name, twin.loss_parameter)
+    sides = [
+        Z.ravel() > 0
+        for Z, name in zip(sums, twin.activations, strict=False)
+        if name in ("relu", "leaky_relu")
+    ]
+    if twin.loss_name in ("absolute_error", "quantile", "huber"):
+        error = (sums[-1] - y).ravel()
+        edge = twin.loss_parameter if twin.loss_name == "huber" else 0.0
+        sides += [error > edge, error > -edge]
+    side = np.concatenate(sides) if sides else np.empty(0, bool)
+    largest = float(np.abs(sums[-1]).max())
+    return losses, side, max(float(np.abs(losses).max()), largest, 1.0)
