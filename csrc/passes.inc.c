@@ -18,10 +18,9 @@ INLINE void R(squares_of)(V columns[2], const real *W, ptrdiff_t I, const int NV
             FM_UNROLL
             for (int j = 0; j < NV; j++)
                 chain[c][j] = vfma(vload(W + j * FM_LANES), vload(W + j * FM_LANES), chain[c][j]);
-    FM_UNROLL
-    for (int c = 0; c < CHAINS - 1; c++, i++, W += NV * FM_LANES)
+    for (int c = 0; i < I; c++, i++, W += NV * FM_LANES)
         FM_UNROLL
-        for (int j = 0; i < I && j < NV; j++)
+        for (int j = 0; j < NV; j++)
             chain[c][j] = vfma(vload(W + j * FM_LANES), vload(W + j * FM_LANES), chain[c][j]);
     FM_UNROLL
     for (int j = 0; j < NV; j++)
