@@ -29,8 +29,9 @@ CONFIGURATIONS = [
     EPOCHS | {"hidden_layer_sizes": (50, 20), "activation": ["relu", "tanh"]},
     EPOCHS | {"hidden_layer_sizes": (50, 20), "activation": ["gelu", "silu"], "max_norm": 10.0},
     EPOCHS | {"engine": "blas"},
-    # Early stopping by the accuracy, which counts every row alike, ends before a class_weight of
-    # ten million to one has its way; by the loss, which counts as class_weight does, it does not.
+    # By the accuracy, early stopping ends as soon as the rows of a class that weighs ten million
+    # times the others are right, as with scikit-learn and the same weights of the rows; one of the
+    # checks wants more than that. By the loss it goes on.
     EARLY | {"scoring": "loss"},
     FLOAT32,
 ]
