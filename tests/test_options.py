@@ -431,6 +431,38 @@ def test_a_batch_without_weight_is_passed_over(engine):
     np.testing.assert_array_equal(*params)
 
 
+@engines
+@pytest.mark.parametrize(
+    "options", [{"max_norm": 0.5}, {"dropout": 0.5}, {"weighted": True}], ids=str
+)
+def test_an_epoch_is_its_steps_one_by_one(engine, options):
+    """Of rows so wide that a step may gather those of the next."""
+    rng = np.random.default_rng(0)
+    model = fastmlp.MLP([300, 17, 3], seed=0)
+    X, y = rng.normal(size=(50, 300)).astype("float32"), rng.integers(0, 3, 50)
+    weights = rng.uniform(0.5, 2, 50).astype("float32") if "weighted" in options else None
+    dropout, rule = options.get("dropout", 0.0), {"learning_rate": 0.1, "momentum": 0.5}
+    rule |= {"max_norm": options.get("max_norm", np.inf), "dropout_key": 99}
+    results = []
+    for parts in ([np.arange(50)], [np.arange(20), np.arange(20, 40), np.arange(40, 50)]):
+        network, W = core_of(engine, model, 20, dropout=dropout), model.params.copy()
+        network.load(W, np.zeros_like(W))
+        loss, t = 0.0, 0
+        for order in parts:
+            done = network.epoch(X, y, order, 20, t=t, sample_weight=weights, **rule)
+            loss, t = loss + done[0], t + done[2]
+        network.store(W)
+        results.append((W, loss))
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    assert results[0][1] == pytest.approx(results[1][1], rel=1e-12)
+    if weights is not None:
+        share = [weights[rows] / weights[rows].sum() * len(rows) for rows in parts]
+        first = row_losses(model.forward(X[:20]), y[:20], "softmax_cross_entropy") @ share[0]
+        network.load(model.params, np.zeros_like(W))
+        found = network.epoch(X, y, parts[0], 20, sample_weight=weights, **rule)[0]
+        assert found == pytest.approx(first, rel=1e-5)
+
+
 # -- sessions --------------------------------------------------------------------------------------
 
 
