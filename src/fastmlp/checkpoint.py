@@ -67,7 +67,7 @@ def resume(
     try:
         trainer = _restored(kind, held, tensors, description, engine, n_threads)
         scheduled = held["learning_rate"] is None
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise persist.not_a_model(path, reason, "checkpoint") from None
     if learning_rate is not None:
