@@ -1,7 +1,9 @@
 """Checkpoints: a run that was interrupted, or killed, ends in the bits of one that was not.
 
 This file is also a program, for the tests that need a process of their own. The number of kills
-in the test that kills is FASTMLP_KILLS (300 for the long run).
+in the test that kills is FASTMLP_KILLS; the long run, which says what it met, is
+
+    FASTMLP_KILLS=300 python -m pytest -s tests/test_checkpoint.py -k killed
 """
 
 import inspect
@@ -270,6 +272,10 @@ MT = checkpoint._state(np.random.Generator(np.random.MT19937(0)))
         (put("generator", {**MT, "state": {**MT["state"], "pos": 625}}), "MT19937, is not valid"),
         (put("generator", {**MT, "state": {**MT["state"], "pos": -1}}), "MT19937, is not valid"),
         (put("generator", {**MT, "state": {"key": [1, 2], "pos": 0}}), "."),
+        (
+            put("generator", {**MT, "state": {"key": [1] * 700, "pos": 650}}),
+            "MT19937, is not valid",
+        ),
         (put("generator", {**PHILOX, "buffer": [1]}), "."),
     ],
 )
