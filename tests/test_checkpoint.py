@@ -326,6 +326,17 @@ def test_every_option_is_written(kind):
     assert set(inspect.signature(kind.__init__).parameters) == apart | set(options)
 
 
+def test_options_that_were_set_later(tmp_path):
+    trainer = SGD(MLP([5, 3]))
+    trainer.batch_size, trainer.shuffle, trainer.nesterov = np.int64(7), 0, np.True_
+    trainer.learning_rate, trainer.max_norm = np.float32(0.25), np.float64(2)
+    trainer.checkpoint(tmp_path / "run")
+    fit(trainer, 1)
+    again = SGD.resume(tmp_path / "run")
+    assert (again.batch_size, again.shuffle, again.nesterov) == (7, False, True)
+    assert (again.learning_rate, again.max_norm) == (0.25, 2)
+
+
 @pytest.mark.parametrize("name", checkpoint.GENERATORS)
 def test_generators(name, tmp_path):
     rng = np.random.Generator(getattr(np.random, name)(8))

@@ -85,6 +85,8 @@ def _parts(trainer: "Trainer") -> tuple[dict[str, Array], dict[str, Any]]:
     session, rate = trainer._session, trainer.learning_rate
     session.store()
     tensors, description = trainer.model.parts()
+    options = {name: getattr(trainer, name) for name in OPTIONS[session.optimizer]}
+    options |= {name: bool(options[name]) for name in SWITCHES if name in options}
     tensors |= {f"moments.{i}": moment for i, moment in enumerate(session.moments)}
     tensors |= {
         f"history.{name}": np.array(entries, np.float64)
@@ -92,8 +94,8 @@ def _parts(trainer: "Trainer") -> tuple[dict[str, Array], dict[str, Any]]:
     }
     description["trainer"] = {
         "optimizer": session.optimizer,
-        "options": {name: getattr(trainer, name) for name in OPTIONS[session.optimizer]},
-        "learning_rate": None if callable(rate) else rate,
+        "options": _plain(options),
+        "learning_rate": None if callable(rate) else _plain(rate),
         "dropout": session.dropout,
         "engine": session.engine,
         "n_threads": session.n_threads,
@@ -197,6 +199,7 @@ def _generator(state: dict[str, Any]) -> np.random.Generator:
 
 
 def _plain(value: Any) -> Any:
+    """Return NumPy's arrays and numbers as Python's, for JSON."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

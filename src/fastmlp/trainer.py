@@ -30,7 +30,7 @@ class Trainer:
     Attributes
     ----------
     history : History
-        Of the latest fit, also of one that was stopped by an exception.
+        Of the latest fit, also of one that was stopped by an exception, or of the one resumed.
     engine : str
         The engine that trains, "fused" or "blas".
     """
@@ -200,6 +200,7 @@ class Trainer:
 
         Its next `fit`, given the same data, does what the interrupted one would have done, to the
         bit, and goes on in the same `history`. It writes no checkpoints of its own unless told to.
+        What a callback remembers by itself is not in the file.
 
         Parameters
         ----------
@@ -355,7 +356,8 @@ class SGD(Trainer):
     Notes
     -----
     A second call of `fit` goes on where the first ended: momentum, schedule and shuffles
-    continue, so that 5 epochs and 5 more are 10 epochs.
+    continue, so that 5 epochs and 5 more are 10 epochs. `checkpoint` and `resume` do the same
+    across processes.
 
     Examples
     --------
