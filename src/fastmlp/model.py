@@ -357,6 +357,10 @@ class MLP:
         >>> fastmlp.MLP.load(path)
         MLP([2, 3, 2], activation='relu', loss='softmax_cross_entropy', dtype='float32')
         """
+        persist.save(path, *self.parts())
+
+    def parts(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Return what the file of this model holds: its tensors, and its description for JSON."""
         if not np.isfinite(self.params).all():
             raise ValueError("the model has parameters that are not finite; it was not saved")
         if not isinstance(self.metadata, dict):
@@ -371,7 +375,7 @@ class MLP:
         }
         tensors = {f"weights.{i}": W for i, W in enumerate(self.weights)}
         tensors |= {f"biases.{i}": b for i, b in enumerate(self.biases)}
-        persist.save(path, tensors, description)
+        return tensors, description
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "MLP":
@@ -383,6 +387,14 @@ class MLP:
         """
         tensors, description = persist.load(path)
         try:
+            return cls.from_parts(tensors, description)
+        except ValueError as error:
+            raise persist.not_a_model(path, str(error)) from None
+
+    @classmethod
+    def from_parts(cls, tensors: dict[str, Array], description: dict[str, Any]) -> "MLP":
+        """Return the model that `parts` has taken apart, or raise ValueError."""
+        try:
             metadata = description.pop("metadata")
             if not isinstance(metadata, dict):
                 raise TypeError("its metadata is not a dict")
@@ -392,19 +404,17 @@ class MLP:
                 raise ValueError(f"sizes {sizes} do not go with {held} parameters")
             model = cls(**description)
         except (KeyError, TypeError, ValueError) as error:
-            raise persist.not_a_model(path, f"its description is not valid ({error})") from None
+            raise ValueError(f"its description is not valid ({error})") from None
         for name, views in (("weights", model.weights), ("biases", model.biases)):
             for i, view in enumerate(views):
                 tensor = tensors.pop(f"{name}.{i}", None)
                 if tensor is None or tensor.shape != view.shape or tensor.dtype != view.dtype:
-                    raise persist.not_a_model(
-                        path, f"{name}.{i} is not {model.dtype} of shape {view.shape}"
-                    )
+                    raise ValueError(f"{name}.{i} is not {model.dtype} of shape {view.shape}")
                 view[...] = tensor
         if tensors:
-            raise persist.not_a_model(path, f"it holds more than its sizes say: {list(tensors)}")
+            raise ValueError(f"it holds more than its sizes say: {list(tensors)}")
         if not np.isfinite(model.params).all():
-            raise persist.not_a_model(path, "it holds parameters that are not finite")
+            raise ValueError("it holds parameters that are not finite")
         model.metadata = metadata
         return model
 

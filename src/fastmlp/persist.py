@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fastmlp.errors import FileFormatError
 
-__all__ = ["check_writable", "load", "not_a_model", "save", "write_atomically"]
+__all__ = ["as_text", "check_writable", "load", "not_a_model", "save", "write_atomically"]
 
 VERSION = 1
 # The one key of the safetensors metadata. Its value is "<sha256> <JSON>", where the checksum is
@@ -78,10 +78,7 @@ def save(path: Path_, tensors: Mapping[str, NDArray[Any]], description: dict[str
     """Write `tensors` and `description` (anything JSON can hold) to a safetensors file."""
     import safetensors.numpy
 
-    try:
-        text = json.dumps({"version": VERSION, **description}, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise TypeError(f"the model's metadata cannot be written as JSON: {error}") from None
+    text = as_text(description)
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     metadata = {KEY: f"{_checksum(text, tensors)} {text}"}
     data = safetensors.numpy.save(tensors, metadata=metadata)
@@ -89,8 +86,16 @@ def save(path: Path_, tensors: Mapping[str, NDArray[Any]], description: dict[str
         file.write(data)
 
 
-def load(path: Path_) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Return what `save` has written to `path`.
+def as_text(description: dict[str, Any]) -> str:
+    """Return the JSON that `save` writes, or raise TypeError."""
+    try:
+        return json.dumps({"version": VERSION, **description}, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"the model's metadata cannot be written as JSON: {error}") from None
+
+
+def load(path: Path_, kind: str = "model") -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Return what `save` has written to `path`, which is to be a "model" or a "checkpoint".
 
     Raises
     ------
@@ -108,27 +113,35 @@ def load(path: Path_) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
             value = (file.metadata() or {}).get(KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as error:
-        raise not_a_model(path, str(error)) from None
+        raise not_a_model(path, str(error), kind) from None
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise not_a_model(path, f"it holds tensors fastmlp cannot read ({error})") from None
+        raise not_a_model(path, f"it holds tensors fastmlp cannot read ({error})", kind) from None
     if value is None:
-        raise not_a_model(path, "it is a safetensors file of another program")
+        raise not_a_model(path, "it is a safetensors file of another program", kind)
     checksum, _, text = value.partition(" ")
     if checksum != _checksum(text, tensors):
-        raise not_a_model(path, "its checksum does not match, so it has been altered or damaged")
+        raise not_a_model(
+            path, "its checksum does not match, so it has been altered or damaged", kind
+        )
     try:
         description = json.loads(text)
         version = description.pop("version")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise not_a_model(path, "it has no description") from None
+        raise not_a_model(path, "it has no description", kind) from None
     if version != VERSION:
-        raise not_a_model(path, f"it has format version {version}, this fastmlp reads {VERSION}")
+        raise not_a_model(
+            path, f"it has format version {version}, this fastmlp reads {VERSION}", kind
+        )
+    if kind == "model" and "trainer" in description:
+        raise not_a_model(path, "it is a checkpoint, which SGD.resume or Adam.resume reads")
+    if kind == "checkpoint" and "trainer" not in description:
+        raise not_a_model(path, "it holds a model but no run to go on with", kind)
     return tensors, description
 
 
-def not_a_model(path: Path_, reason: str) -> FileFormatError:
-    """Return the error to raise for a file that is not a model."""
-    return FileFormatError(f"{path} is not a fastmlp model that can be read: {reason}")
+def not_a_model(path: Path_, reason: str, kind: str = "model") -> FileFormatError:
+    """Return the error to raise for a file that is not a model, or not a checkpoint."""
+    return FileFormatError(f"{path} is not a fastmlp {kind} that can be read: {reason}")
 
 
 def _checksum(text: str, tensors: Mapping[str, NDArray[Any]]) -> str:

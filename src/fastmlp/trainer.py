@@ -1,14 +1,17 @@
 """SGD and Adam: epochs, batches, schedules, stopping and history."""
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastmlp import checkpoint as checkpoints
+from fastmlp import persist
 from fastmlp._core import shuffled
 from fastmlp.history import Callback, History
 from fastmlp.inputs import as_int, as_real, as_weights
@@ -27,7 +30,7 @@ class Trainer:
     Attributes
     ----------
     history : History
-        Of the latest fit, also of one that was stopped by an exception.
+        Of the latest fit, also of one that was stopped by an exception, or of the one resumed.
     engine : str
         The engine that trains, "fused" or "blas".
     """
@@ -59,6 +62,8 @@ class Trainer:
         self.batch_size = as_int(batch_size, "batch_size", 1)
         self.shuffle = bool(shuffle)
         self.history = History()
+        self._resumed = False  # the next fit goes on with the history
+        self._checkpoint: tuple[os.PathLike[str], int] | None = None  # where to, how often
         self._rng = np.random.default_rng(seed)
         dropout = as_real(dropout, "dropout", 0, below=1)
         self._session = Session(
@@ -146,6 +151,76 @@ class Trainer:
         finally:
             self._fitting.release()
 
+    def checkpoint(self, path: str | os.PathLike[str] | None, *, every: int = 1) -> None:
+        """Write every fit from now on to a file, for `resume` to go on with.
+
+        Parameters
+        ----------
+        path : path or None
+            Replaced whole or not at all, after the epoch and its callback; None ends it.
+        every : int
+            Epochs, counted over all calls of `fit`, from one writing to the next. The end of a
+            fit is written in any case, unless it ends in an exception.
+
+        Raises
+        ------
+        OSError
+            Nothing can be written there.
+
+        Examples
+        --------
+        Three epochs, and in another process, perhaps, what is left of ten:
+
+        >>> import fastmlp, tempfile, os
+        >>> path = os.path.join(tempfile.mkdtemp(), "run.ckpt")
+        >>> X, y = fastmlp.data.load_digits()
+        >>> trainer = fastmlp.SGD(fastmlp.MLP([64, 30, 10]))
+        >>> trainer.checkpoint(path)
+        >>> history = trainer.fit(X / 16, y, epochs=3)
+        >>> again = fastmlp.SGD.resume(path)
+        >>> again.fit(X / 16, y, epochs=10 - again.history.epochs).epochs
+        10
+        >>> history = trainer.fit(X / 16, y, epochs=7)     # the same, never interrupted
+        >>> (again.model.params == trainer.model.params).all()
+        np.True_
+        """
+        every = as_int(every, "every", 1)
+        self._checkpoint = None if path is None else (persist.check_writable(path), every)
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        learning_rate: float | Schedule | None = None,
+        engine: str | None = None,
+        n_threads: int | None = None,
+    ) -> Self:
+        """Return the trainer, with its `model`, as `checkpoint` has written it.
+
+        Its next `fit`, given the same data, does what the interrupted one would have done, to the
+        bit, and goes on in the same `history`. It writes no checkpoints of its own unless told to.
+        What a callback remembers by itself is not in the file.
+
+        Parameters
+        ----------
+        path : path
+        learning_rate : float, callable or None
+            Instead of the one in the file. A schedule cannot be written to a file, so that it
+            has to be given again.
+        engine, n_threads
+            Instead of those in the file; another engine gives slightly other numbers.
+
+        Raises
+        ------
+        FileNotFoundError
+        FileFormatError
+            The file is no checkpoint of this optimizer, or is damaged.
+        """
+        return checkpoints.resume(
+            cls, path, learning_rate=learning_rate, engine=engine, n_threads=n_threads
+        )
+
     def _fit(
         self,
         features: Array,
@@ -157,11 +232,14 @@ class Trainer:
         callback: Callback | None,
     ) -> History:
         session = self._session
-        history = self.history = History()
+        if self._checkpoint is not None:
+            checkpoints.check(self, self._checkpoint[0])
+        history = self.history = self.history if self._resumed else History()
+        self._resumed = False
         session.load()
         with _bar(epochs, progress) as bar:
             try:
-                for _ in range(epochs):
+                for left in reversed(range(epochs)):
                     order = self._order(len(features))
                     rate = self._rate()
                     start = time.perf_counter()
@@ -186,12 +264,17 @@ class Trainer:
                         if accuracy is not None:
                             history.validation_accuracy.append(accuracy)
                     bar(history)
+                    stop = None
                     if callback is not None:
                         session.store()
                         stop = callback(history)
                         session.load()
-                        if stop:
-                            break
+                    if self._checkpoint is not None:
+                        path, every = self._checkpoint
+                        if stop or not left or session.epochs % every == 0:
+                            checkpoints.save(self, path)
+                    if stop:
+                        break
             finally:
                 session.store()
         return history
@@ -273,7 +356,8 @@ class SGD(Trainer):
     Notes
     -----
     A second call of `fit` goes on where the first ended: momentum, schedule and shuffles
-    continue, so that 5 epochs and 5 more are 10 epochs.
+    continue, so that 5 epochs and 5 more are 10 epochs. `checkpoint` and `resume` do the same
+    across processes.
 
     Examples
     --------
