@@ -123,10 +123,10 @@ def test_an_interrupted_epoch_ends_after_a_completed_step():
     y = (X[:, 0] > 0).astype(int)
     stopped = MLP([20, 30, 2])
     start = stopped.params.copy()
-    trainer = SGD(stopped, batch_size=batch_size, shuffle=False)
-    trainer.fit(X, y, epochs=1)  # what is loaded at first use is loaded now
+    interrupted = SGD(stopped, batch_size=batch_size, shuffle=False)
+    interrupted.fit(X, y, epochs=1)  # what is loaded at first use is loaded now
     after_an_epoch = stopped.params.copy()
-    until_stopped(trainer.fit, X, y, epochs=1000)
+    until_stopped(interrupted.fit, X, y, epochs=1000)
     assert not np.array_equal(stopped.params, after_an_epoch)
 
     # the same steps one by one, until the parameters are the same
@@ -134,10 +134,13 @@ def test_an_interrupted_epoch_ends_after_a_completed_step():
     np.testing.assert_array_equal(again.params, start)
     trainer = SGD(again, batch_size=batch_size, shuffle=False)
     batches = [slice(start, start + batch_size) for start in range(0, n, batch_size)]
+    steps = 0
     for _ in range(100):  # far more epochs than there can have been
         for rows in batches:
             trainer.fit(X[rows], y[rows], epochs=1)
+            steps += 1
             if np.array_equal(again.params, stopped.params):
+                assert interrupted._session.step == steps
                 return
     pytest.fail("the parameters are those of no completed step")
 

@@ -12,6 +12,7 @@ PROBABILITIES: int
 DTYPES: dict[str, int]
 
 class Core:
+    steps: int
     def __init__(
         self,
         engine: object,

@@ -148,6 +148,7 @@ cdef class Core:
     cdef void *backup
     cdef void *norm_room
     cdef bint can_undo
+    cdef readonly ptrdiff_t steps  # that the latest epoch completed, also of an interrupted one
     cdef size_t state_bytes
     cdef ptrdiff_t n_params, itemsize, n_in, n_out, target_bytes
 
@@ -377,6 +378,7 @@ cdef class Core:
         handler raises (Ctrl-C) ends the epoch after a completed step. A batch without weight is
         passed over.
         """
+        self.steps = 0
         cdef ptrdiff_t n = order.shape[0], steps = 0, done
         cdef Pointer inputs = Pointer(X, X.shape[0] * self.n_in * self.itemsize)
         cdef Pointer targets = Pointer(y, X.shape[0] * self.target_bytes)
@@ -475,7 +477,7 @@ cdef class Core:
         cdef ptrdiff_t steps = 0
         cdef double loss, penalty = 0, now, checked = _seconds()
         totals[0] = totals[1] = 0
-        start[0] = 0
+        start[0] = self.steps = 0
         while start[0] < n and steps < most:
             run.B = min(n - start[0], batch_size)
             run.rows = rows + start[0]
@@ -507,6 +509,7 @@ cdef class Core:
             totals[0] += loss
             totals[1] += penalty * run.B / run.weight_sum
             steps += 1
+            self.steps = steps
             start[0] += run.B
             now = _seconds()
             if not checked <= now < checked + SIGNAL_INTERVAL:

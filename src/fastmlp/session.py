@@ -174,17 +174,19 @@ class Session:
         """Do the steps of an epoch; return loss and penalty summed over the rows."""
         total = penalties = 0.0
         for rows, targets, weights, part in _parts(X, y, sample_weight, order, batch_size):
-            loss, penalty, steps, completed = core.epoch(
-                rows,
-                targets,
-                part,
-                batch_size,
-                sample_weight=weights,
-                t=self.step,
-                **self._workers,
-                **options,
-            )
-            self.step += steps
+            try:
+                loss, penalty, _, completed = core.epoch(
+                    rows,
+                    targets,
+                    part,
+                    batch_size,
+                    sample_weight=weights,
+                    t=self.step,
+                    **self._workers,
+                    **options,
+                )
+            finally:  # also of an epoch that was interrupted
+                self.step += core.steps
             if not completed:
                 raise DivergedError(self.epochs + 1, self.step - self._done[0] + 1, ADVICE)
             total += loss
