@@ -294,3 +294,12 @@ def test_labels_are_text(show):
     page.click("#steps button:nth-child(2)")
     assert labels[0] in said(page, "#step-text")
     assert page.locator("main img").count() == 0
+
+
+def test_label_that_opens_a_comment(show):
+    """Neither does one end the script that holds the numbers, or hide its end."""
+    model = fastmlp.MLP([2, 2], seed=0)
+    labels = ["<!--<script>", "<script>"]
+    page = show(fastmlp.explain(model, [1, 2], 0, labels=labels))
+    page.click("#steps button:nth-child(2)")
+    assert labels[0] in said(page, "#step-text")

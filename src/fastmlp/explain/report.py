@@ -32,7 +32,7 @@ TABLE = 60  # derivatives in the table
 
 def page(e: Explanation) -> str:
     """Return the report."""
-    data = json.dumps(_data(e), separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    data = json.dumps(_data(e), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     script = "\n".join(_asset(f"{name}.js") for name in SCRIPTS)
     html = _asset("page.html")
     for mark, text in (
