@@ -286,6 +286,21 @@ def test_every_loss_and_a_value_of_two_inputs(show):
         assert page.locator("#boundary").is_visible()
 
 
+def test_links_in_a_notebook(browser, chain, tmp_path):
+    """The frame stays the report, and scrolls."""
+    host = tmp_path / "notebook.html"
+    host.write_text(f"<p id=training>host</p>{chain._repr_html_()}", encoding="utf-8")
+    page = browser.new_page(viewport=DESKTOP)
+    page.goto(host.as_uri())
+    frame = page.frames[1]
+    frame.wait_for_selector("html[data-ready=yes]", state="attached", timeout=10_000)
+    frame.click("nav a[href='#training']")
+    frame.wait_for_function("scrollY > 300")
+    assert frame.url == "about:srcdoc"
+    assert frame.evaluate("document.activeElement.id") == "training"
+    page.close()
+
+
 def test_labels_are_text(show):
     """Names of classes are not taken as HTML."""
     model = fastmlp.MLP([2, 2], seed=0)

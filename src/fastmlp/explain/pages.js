@@ -9,6 +9,16 @@ function startHead() {
   ];
   for (const [name, value] of facts) byId("facts").append(el("div", {}, el("dt", {}, name), el("dd", {}, value)));
   byId("omitted").replaceChildren(...data.omitted.map((text) => el("li", {}, text)));
+  // In a notebook the page stands in a frame without an address, where a link would load the host.
+  for (const link of document.querySelectorAll('a[href^="#"]')) {
+    const section = byId(link.hash.slice(1));
+    section.tabIndex = -1;
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      section.scrollIntoView();
+      section.focus({ preventScroll: true });
+    });
+  }
 }
 
 function startImage() {
