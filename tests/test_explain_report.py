@@ -154,7 +154,7 @@ def test_chain_through_the_five_steps(show, chain):
     assert said(page, "#derivative") == "6"
     page.hover('[data-weight="1,0,0"]', force=True)
     assert said(page, "#derivative") == "18"
-    assert "[01234]" in "".join(formulas(page, "#matrix-forms")).replace("X", "")
+    assert "01234" in "".join(formulas(page, "#matrix-forms"))
 
 
 def pixels(page, query):
@@ -284,6 +284,55 @@ def test_every_loss_and_a_value_of_two_inputs(show):
         page.hover('[data-neuron="2,0"]')
         page.click("#steps button:nth-child(2)")
         assert page.locator("#boundary").is_visible()
+
+
+def test_long_names_and_many_outputs(show):
+    """A name as long as a line does not widen the page; the right class is drawn, whichever."""
+    rng = np.random.default_rng(0)
+    labels = ["Donaudampfschifffahrtsgesellschaftskapitaensmuetzen"] + [f"c{k}" for k in range(199)]
+    model = fastmlp.MLP([4, 6, 200], seed=0)
+    model.biases[1][:2] = -9
+    e = fastmlp.explain(model, rng.normal(size=(2, 4)), [0, 1], labels=labels)
+    for viewport in (DESKTOP, PHONE):
+        page = show(e, viewport)
+        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+        assert page.locator("#drawing .bars .share").count() == 16
+        page.click("#steps button:nth-child(2)")
+        p = re.search(r"a probability of ([\d.e-]+)\.", said(page, "#step-text"))[1]
+        assert float(p) == pytest.approx(e.layers[-1].A[0, 0], rel=1e-4)
+    few = fastmlp.MLP([4, 6, 3], seed=0)
+    e = fastmlp.explain(few, rng.normal(size=(2, 4)), [0, 1], labels=[labels[0], "b", "c"])
+    for viewport in (DESKTOP, PHONE):
+        page = show(e, viewport)
+        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+
+
+def test_names_and_numbers_have_room(show):
+    """Names below discs, numbers beside the curve, brackets around a matrix."""
+    rng = np.random.default_rng(0)
+    model = fastmlp.MLP([3, 12, 9, 1], loss="squared_error", seed=0)
+    page = show(fastmlp.explain(model, rng.normal(size=(2, 3)), [[1e-4], [2e-4]]))
+    boxes = page.evaluate(
+        """[...document.querySelectorAll('#drawing [data-neuron^="1,"]')].map((node) => {
+        const disc = node.querySelector('circle').getBoundingClientRect();
+        const name = node.querySelector('.name').getBoundingClientRect();
+        return [disc.top, disc.bottom, name.top, name.bottom];
+        })"""
+    )
+    assert len(boxes) == 12
+    for (*_, low), (top, *_) in zip(boxes, boxes[1:], strict=False):
+        assert low <= top + 2
+    cut = "document.querySelector('#curve').getBoundingClientRect().left"
+    ticks = "[...document.querySelectorAll('#curve .tick')]"
+    assert page.evaluate(f"{ticks}.every((t) => t.getBoundingClientRect().left >= {cut})")
+    border = "getComputedStyle(document.querySelector('#matrix-forms .matrix')).borderLeftStyle"
+    assert page.evaluate(border) == "solid"
+
+
+def test_tap_on_the_landscape(show, chain):
+    page = show(chain, PHONE, has_touch=True, is_mobile=True)
+    page.tap("#landscape svg", position={"x": 150, "y": 120})
+    assert re.search(r"W1 = [\d.]+, W2 = [\d.]+: loss [\d.]+", said(page, "#surface-read"))
 
 
 def test_links_in_a_notebook(browser, chain, tmp_path):

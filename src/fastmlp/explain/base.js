@@ -46,6 +46,7 @@ function weightName(layer, i, j) {
   const n = data.sizes[layer] * data.sizes[layer + 1];
   return `W${layer + 1}` + (n > 1 ? `[${data.shown[layer][i]},${data.shown[layer + 1][j]}]` : "");
 }
+const short = (text, most = 14) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 const label = (k) => (data.labels ? data.labels[k] : String(k));
 const layerName = (level) => (level === 0 ? "X" : level === L ? "Y" : L === 2 ? "H" : `H${level}`);
 const valueAt = (level, row, place) => (level ? data.layers[level - 1].A : data.X)[row][place];
@@ -80,7 +81,7 @@ const wrapped = (parts) => `<div class="formula wraps">${parts.map((part) => `<m
 const block = (...parts) => `<div class="formula"><math display="block">${parts.join("")}</math></div>`;
 function matrix(rows) {
   const body = rows.map((row) => `<mtr>${row.map((v) => `<mtd>${mn(v)}</mtd>`).join("")}</mtr>`);
-  return `<mrow><mo>[</mo><mtable>${body.join("")}</mtable><mo>]</mo></mrow>`;
+  return `<mtable class="matrix">${body.join("")}</mtable>`; // the style sheet draws the brackets
 }
 
 // Colours: blue for plus, orange for minus, paler where smaller; read from the style sheet.

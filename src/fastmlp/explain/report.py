@@ -110,6 +110,8 @@ def _shown(e: Explanation, image: bool) -> list[Array]:
         strength = np.abs(A).mean(axis=0)
         if number < len(e.layers):
             strength = strength * np.abs(e.layers[number].W).sum(axis=1)
+        elif e.model.classifies:
+            strength[e.y[:ROWS]] = np.inf  # the right answers
         shown.append(strongest(strength, most))
     return shown
 

@@ -11,7 +11,7 @@ function frameWeight(frame) {
 
 function drawCurve(frame) {
   const box = byId("curve"), wide = Math.max(240, box.clientWidth), tall = 220;
-  const left = 50, right = 12, top = 12, low = 30;
+  const right = 12, top = 12, low = 30;
   const losses = frames.loss, known = losses.filter((v) => v !== null);
   const positive = known.filter((v) => v > 0);
   const log = positive.length === known.length && Math.max(...known) > 20 * Math.min(...known);
@@ -19,14 +19,17 @@ function drawCurve(frame) {
   let least = scale(Math.min(...known)), most = scale(Math.max(...known));
   if (!log) least = Math.min(0, least);
   if (most === least) most = least + 1;
+  const ticks = [0, 1, 2, 3].map((k) => least + ((most - least) * k) / 3);
+  const written = ticks.map((at) => fmt(log ? 10 ** at : at, 2));
+  const left = 12 + 7 * Math.max(3, ...written.map((text) => text.length));
   const lastEpoch = frames.epochs.at(-1) || 1;
   const x = (k) => left + ((wide - left - right) * frames.epochs[k]) / lastEpoch;
   const y = (v) => top + ((tall - top - low) * (most - scale(v))) / (most - least);
   const svg = el("svg", { viewBox: `0 0 ${wide} ${tall}`, width: wide, height: tall, role: "img", "aria-label": "Loss by step" });
-  for (let k = 0; k <= 3; k++) {
-    const at = least + ((most - least) * k) / 3, value = log ? 10 ** at : at, h = y(value);
-    svg.append(el("line", { x1: left, x2: wide - right, y1: h, y2: h, class: "rule" }), el("text", { x: left - 6, y: h + 4, class: "tick" }, fmt(value, 2)));
-  }
+  ticks.forEach((at, k) => {
+    const h = y(log ? 10 ** at : at);
+    svg.append(el("line", { x1: left, x2: wide - right, y1: h, y2: h, class: "rule" }), el("text", { x: left - 6, y: h + 4, class: "tick" }, written[k]));
+  });
   for (const k of [0, frames.epochs.length - 1]) svg.append(el("text", { x: x(k), y: tall - 8, class: "tick", style: `text-anchor:${k ? "end" : "start"}` }, k ? `${frames.rehearsed ? "step" : "epoch"} ${frames.epochs[k]}` : "0"));
   const points = losses.map((v, k) => (v === null ? null : `${x(k).toFixed(1)},${y(v).toFixed(1)}`)).filter(Boolean);
   svg.append(el("polyline", { points: points.join(" "), class: "curve" }));
