@@ -41,6 +41,14 @@ function edgesOf(layer, strength) {
   return all.slice(0, EDGES);
 }
 
+// What the picture leaves out, for the list below it.
+function undrawn() {
+  return data.layers.flatMap((_, layer) => {
+    const all = data.shown[layer].length * data.shown[layer + 1].length;
+    return all <= EDGES ? [] : [`${EDGES} of ${(data.sizes[layer] * data.sizes[layer + 1]).toLocaleString("en")} weights from ${layerName(layer)} to ${layerName(layer + 1)} are drawn: those that carry most on the chosen row.`];
+  });
+}
+
 // options: value(level, place), weight(layer, i, j), lit(level), litLayer(layer), pick, id
 function drawNetwork(box, options) {
   const wide = Math.max(300, box.clientWidth), compact = wide < 520;
@@ -138,7 +146,8 @@ function drawNetwork(box, options) {
 function probabilities(column, wide, room, values) {
   const group = el("g", { class: "bars" });
   const left = column.x + (column.cell * column.across) / 2 + 12, most = Math.max(20, wide - left - 44);
-  const best = [...values.keys()].sort((a, b) => values[b] - values[a]).slice(0, 8); // of many outputs
+  const fit = Math.min(8, Math.floor((column.at.at(-1).y - column.at[0].y) / 34)); // of many outputs
+  const best = [...values.keys()].sort((a, b) => values[b] - values[a]).slice(0, fit);
   const places = column.grid ? best.map((p, k) => [p, column.at[0].y + 12 + 34 * k]) : column.at.map((at, p) => [p, at.y]);
   places.forEach(([p, y]) => {
     const h = column.grid ? 10 : Math.min(14, column.cell * 0.6);

@@ -5,10 +5,10 @@ function startHead() {
   const c = data.check;
   const facts = [
     ["loss", fmt(data.loss)], ["after one step", fmt(data.lossAfter)], ["learning rate", fmt(data.rate)],
-    ["numbers", data.dtype], ["derivatives", c.agrees ? "✓ all agree" : "✗ some disagree"],
+    ["numbers", data.dtype], ["derivatives", c.agrees ? (c.entries.length < data.nParameters ? `✓ ${c.entries.length} agree` : "✓ all agree") : "✗ some disagree"],
   ];
   for (const [name, value] of facts) byId("facts").append(el("div", {}, el("dt", {}, name), el("dd", {}, value)));
-  byId("omitted").replaceChildren(...data.omitted.map((text) => el("li", {}, text)));
+  byId("omitted").replaceChildren(...[...undrawn(), ...data.omitted].map((text) => el("li", {}, text)));
   // In a notebook the page stands in a frame without an address, where a link would load the host.
   for (const link of document.querySelectorAll('a[href^="#"]')) {
     const section = byId(link.hash.slice(1));
@@ -97,6 +97,10 @@ function startMatrices() {
 function startGradients() {
   const c = data.check;
   byId("gradients-text").innerHTML = `The gradient is the vector of all partial derivatives: change one weight, hold the rest. Beside each, the same by differences of the loss in float64, which knows nothing of the chain rule. The largest relative error is <b>${c.largest.toExponential(1)}</b>, where ${c.allowed.toExponential(0)} is allowed. Against the engine that trains, this page's dW are ${c.difference.toExponential(1)} apart and sums over paths ${c.path.toExponential(1)}, as shares of the largest; rounding in ${data.dtype} explains ${c.tolerance.toExponential(1)}.`;
+  const checked = c.entries.length, listed = c.table.length;
+  if (checked < data.nParameters) byId("gradients-title").textContent = "The largest derivatives, checked";
+  byId("gradients-left").textContent = (checked < data.nParameters ? `Of ${count(data.nParameters, "derivative")}, the ${checked.toLocaleString("en")} largest are compared. ` : "") +
+    (listed < checked ? `The table shows the ${listed.toLocaleString("en")} largest of the ${checked.toLocaleString("en")} compared.` : "");
   const most = Math.max(...c.entries.map((entry) => Math.abs(entry[2])));
   const rows = c.table.map((k) => {
     const [name, , value, numerical, error] = c.entries[k];

@@ -117,7 +117,7 @@ function startTraining() {
     : `The recorded training of this model (${frames.cost}). Move the slider.`;
   if (data.boundary) {
     byId("boundary-figure").hidden = false;
-    byId("boundary-text").textContent = data.boundary.classes ? "What the network says of every point of the plane: the decision boundary is where the colour turns" : `The output over the plane of the two inputs, from ${fmt(data.boundary.frames.low)} to ${fmt(data.boundary.frames.high)}`;
+    byId("boundary-text").textContent = data.boundary.classes ? "What the network says of every point of the plane: the decision boundary is where the colour turns" + (data.boundary.points.length < data.nRows ? `; ${data.boundary.points.length} of ${count(data.nRows, "row")} are drawn` : "") : `The output over the plane of the two inputs, from ${fmt(data.boundary.frames.low)} to ${fmt(data.boundary.frames.high)}`;
   }
   byId("slider").addEventListener("input", showFrame);
   redraws.push(showFrame);
