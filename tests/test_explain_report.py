@@ -356,6 +356,45 @@ def test_links_in_a_notebook(browser, chain, tmp_path):
     page.close()
 
 
+@pytest.mark.parametrize(
+    ("loss", "made", "error"),
+    [
+        ("binary_cross_entropy", "logistic, which makes each a probability", "output minus"),
+        ("poisson", "exp, which makes each positive", "output minus"),
+        ("huber", None, "the derivative of the huber loss by this output"),
+        ("quantile", None, "the derivative of the quantile loss by this output"),
+        ("absolute_error", None, "the derivative of the absolute error by this output"),
+    ],
+)
+def test_sentences_of_a_loss(show, loss, made, error):
+    model = fastmlp.MLP([2, 3, 1], loss=loss, activation="logistic", seed=1)
+    page = show(fastmlp.explain(model, [[1.0, 2.0], [0.5, -1.0]], [[0.0], [1.0]]))
+    page.click("#next")
+    if made is None:
+        assert "goes through" not in said(page, "#step-text")
+    else:
+        assert f"each sum goes through {made}" in said(page, "#step-text")
+    page.focus('[data-neuron="2,0"]')
+    assert f"The error starts here: {error}" in said(page, "#inspector")
+
+
+@pytest.mark.parametrize("activation", ["identity", "tanh", "leaky_relu"])
+def test_only_a_relu_is_off(show, activation):
+    """A sum below 0 passes its error on, except through relu; where tanh is flat it is saturated."""
+    model = fastmlp.MLP([1, 2, 1], activation=activation, loss="squared_error", dtype="float64")
+    model.params[:] = [-1, 40, 0, 0, 1, 1, 0]
+    page = show(fastmlp.explain(model, [[1.0]], [[0.0]]))
+    assert page.locator("#drawing .node.off").count() == 0
+    assert "dashed outline" not in said(page, "#legend")
+    assert "fire" not in said(page, "#step-text")
+    for place in (0, 1):
+        page.focus(f'[data-neuron="1,{place}"]')
+        assert said(page, "#inspector h3").strip() == f"h[{place}]"
+        assert "is off" not in said(page, "#inspector")
+        saturated = activation == "tanh" and place == 1
+        assert ("It is saturated: its slope is 0" in said(page, "#inspector")) == saturated
+
+
 def test_labels_are_text(show):
     """Names of classes are not taken as HTML."""
     model = fastmlp.MLP([2, 2], seed=0)

@@ -106,7 +106,7 @@ function drawNetwork(box, options) {
     const largest = largestOf([values]);
     c.at.forEach((at, p) => {
       const value = values[p], name = neuronName(c.level, p);
-      const off = c.level > 0 && c.level < L && data.layers[c.level - 1].Z[row][p] <= 0;
+      const off = isOff(c.level, row, p);
       const dim = options.lit && !options.lit(c.level);
       const ink = c.grid && c.level === 0 && data.image && options.ink;
       const fill = options.plain && c.level ? "var(--raised)" : ink ? colour(mix(palette.paper, palette.ink, Math.min(1, Math.abs(value) / (largest || 1)))) : signColour(value, largest);
