@@ -27,22 +27,25 @@ function startImage() {
     return;
   }
   byId("image").hidden = false;
-  const choice = byId("image-class"), guess = data.layers[L - 1].A[0].reduce((best, v, k, all) => (v > all[best] ? k : best), 0);
-  const named = (place) => (data.classifies ? label(data.shown[L][place]) : neuronName(L, place));
-  for (const place of data.shown[L].keys()) choice.append(el("option", { value: place }, named(place)));
+  const choice = byId("image-class"), answers = (row) => data.layers[L - 1].A[row];
+  const guess = (row) => data.scores.reduce((best, k) => (answers(row)[k] > answers(row)[best] ? k : best));
+  let chosen = false; // by hand; else what the network takes the row for
+  const named = (place) => label(data.shown[L][place]);
+  for (const place of data.scores) choice.append(el("option", { value: place }, named(place)));
   choice.append(el("option", { value: -1 }, "the loss"));
-  choice.value = guess;
   const draw = () => {
-    const k = Number(choice.value), all = data.shown[0];
-    const d = k < 0 ? data.dX[0] : data.inputGradients[k];
+    const row = state.row, x = data.X[row], all = data.shown[0];
+    if (!chosen) choice.value = guess(row);
+    const k = Number(choice.value);
+    const d = k < 0 ? data.dX[row] : data.inputGradients[row][data.scores.indexOf(k)];
     const [high, wide] = data.image, cell = Math.min(34, 280 / wide), box = byId("pictures");
     const what = k < 0 ? "the loss" : `the score of ${named(k)}`;
     const ink = (svg) => {
-      const most = largestOf([data.X[0]]);
+      const most = largestOf([x]);
       all.forEach((p, n) => svg.append(el("rect", {
         x: (p % wide) * cell, y: Math.floor(p / wide) * cell, width: cell, height: cell,
-        fill: colour(mix(palette.paper, palette.ink, (Math.abs(data.X[0][n]) / (most || 1)) * 0.9)),
-      }, el("title", {}, `pixel ${p}: ${fmt(data.X[0][n])}`))));
+        fill: colour(mix(palette.paper, palette.ink, (Math.abs(x[n]) / (most || 1)) * 0.9)),
+      }, el("title", {}, `pixel ${p}: ${fmt(x[n])}`))));
     };
     const blank = (text) => el("svg", { viewBox: `-1 -1 ${wide * cell + 2} ${high * cell + 2}`, role: "img", "aria-label": text, class: "pixels" });
     const plain = blank("The image"), over = blank(`Derivatives of ${what} by pixels`), most = largestOf([d]);
@@ -52,22 +55,25 @@ function startImage() {
       const r = cell * 0.46 * Math.sqrt(Math.abs(d[n]) / (most || 1));
       over.append(el("circle", {
         cx: ((p % wide) + 0.5) * cell, cy: (Math.floor(p / wide) + 0.5) * cell, r: r.toFixed(2), class: d[n] < 0 ? "minus" : "plus", "data-pixel": p,
-      }, el("title", {}, `pixel ${p}: ${fmt(data.X[0][n])}, derivative ${fmt(d[n])}`)));
+      }, el("title", {}, `pixel ${p}: ${fmt(x[n])}, derivative ${fmt(d[n])}`)));
     });
     box.replaceChildren(
-      el("figure", {}, plain, el("figcaption", {}, `the image${data.classifies ? `: a ${label(data.y[0])}` : ""}`)),
+      el("figure", {}, plain, el("figcaption", {}, `the image${data.nRows > 1 ? ` of row ${row}` : ""}: ${label(data.y[row])}`)),
       el("figure", {}, over, el("figcaption", {}, `derivatives of ${what}, ${fmt(-most, 3)} to ${fmt(most, 3)}`)),
-      el("figure", { class: "answer" }, answer(), el("figcaption", {}, "what the network answers")),
+      el("figure", { class: "answer" }, answer(row), el("figcaption", {}, "what the network answers")),
     );
   };
-  const answer = () => {
+  const answer = (row) => {
     const table = el("table", { class: "terms" });
-    const values = data.layers[L - 1].A[0], most = data.classifies ? 1 : largestOf([values]);
+    const values = answers(row);
     const listed = values.map((v, k) => [v, k]).sort((a, b) => (values.length > 12 ? b[0] - a[0] : 0)).slice(0, 12);
-    table.innerHTML = `<tbody>${listed.map(([v, k]) => `<tr><td>${escaped(named(k))}</td><td>${data.classifies ? `${(100 * v).toFixed(2)}%` : fmt(v)}</td><td>${bar(v, most)}</td></tr>`).join("")}</tbody>`;
+    table.innerHTML = `<tbody>${listed.map(([v, k]) => `<tr><td>${escaped(named(k))}</td><td>${(100 * v).toFixed(2)}%</td><td>${bar(v, 1)}</td></tr>`).join("")}</tbody>`;
     return table;
   };
-  choice.addEventListener("change", draw);
+  choice.addEventListener("change", () => {
+    chosen = true;
+    draw();
+  });
   redraws.push(draw);
   draw();
 }
