@@ -318,6 +318,58 @@ def test_keyboard(show, two_layer):
     assert "W2[0,0]" in said(page, "#inspector h3")
 
 
+def test_weight_by_keyboard(show, two_layer):
+    """From any neuron into its panel, to one of its weights, and back."""
+    page = show(two_layer)
+    page.focus('[data-neuron="1,0"]')
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "inspector"
+    for key in ("Tab", "Tab", "Enter"):
+        page.keyboard.press(key)
+    assert "W1[1,1]" in said(page, "#inspector h3")
+    assert page.evaluate("document.activeElement.id") == "inspector"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "x[1]"
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.dataset.neuron") == "1,1"
+    assert "h1[1]" in said(page, "#inspector h3")
+    page.keyboard.press(" ")
+    assert page.evaluate("document.activeElement.id") == "inspector"
+
+
+def test_focus_is_kept(show, two_layer):
+    """At the last step, at the first, and where the network is drawn anew."""
+    page = show(two_layer)
+    page.focus("#next")
+    while page.locator("#next").is_enabled():
+        page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "back"
+    page.keyboard.press("ArrowLeft")
+    assert "Step 4 of 5" in said(page, "#step-text h3")
+    page.focus("#back")
+    while page.locator("#back").is_enabled():
+        page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "next"
+    page.focus('[data-neuron="2,0"]')
+    page.evaluate("goTo(3)")
+    assert page.evaluate("document.activeElement.dataset.neuron") == "2,0"
+
+
+def test_what_scrolls_can_be_reached(show, disc, digit):
+    for explanation in (disc, digit):
+        page = show(explanation, PHONE)
+        for at in range(3):
+            page.evaluate(f"goTo({at}); inspect({{kind: 'weight', layer: 0, i: 1, j: 1}})")
+            left = page.evaluate(
+                """[...document.querySelectorAll('main *')].filter((n) => {
+                const wide = n.scrollWidth > n.clientWidth + 1;
+                return getComputedStyle(n).overflowX === 'auto' && wide && n.tabIndex < 0;
+                }).map((n) => n.outerHTML.slice(0, 200))"""
+            )
+            assert left == []
+
+
 def test_every_loss_and_a_value_of_two_inputs(show):
     X = np.random.default_rng(0).normal(size=(20, 2))
     for loss in ("squared_error", "binary_cross_entropy", "poisson", "huber", "quantile"):

@@ -86,6 +86,17 @@ function matrix(rows) {
   return `<mtable class="matrix">${body.join("")}</mtable>`; // the style sheet draws the brackets
 }
 
+// What scrolls must be within reach of the keyboard.
+function reachable(root = document) {
+  for (const node of root.querySelectorAll(".formula, .wide")) {
+    if (node.scrollWidth > node.clientWidth + 1 || node.scrollHeight > node.clientHeight + 8) {
+      node.tabIndex = 0;
+      node.setAttribute("role", "region");
+      if (!node.hasAttribute("aria-label")) node.setAttribute("aria-label", "Formula, scrolls");
+    } else node.removeAttribute("tabindex");
+  }
+}
+
 // Colours: blue for plus, orange for minus, paler where smaller; read from the style sheet.
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 function rgb(name) {
@@ -110,6 +121,7 @@ let width = 0;
 function redraw() {
   readPalette();
   for (const draw of redraws) draw();
+  reachable();
 }
 addEventListener("resize", () => {
   if (Math.abs(innerWidth - width) < 2) return; // a phone's address bar changes the height only

@@ -1,15 +1,30 @@
 // What a hovered neuron or weight shows: its sum, or its chain of derivatives, with the numbers.
 const TERMS = 10, PATHS = 6;
 
-function inspect(what) {
+function inspect(what, into = false) {
   state.what = what;
   byId("inspector").innerHTML = what.kind === "weight" ? weightPanel(what) : what.level === 0 ? inputPanel(what) : neuronPanel(what);
   for (const button of byId("inspector").querySelectorAll("button[data-go]")) {
-    button.addEventListener("click", () => inspect(JSON.parse(button.dataset.go)));
+    button.addEventListener("click", () => inspect(JSON.parse(button.dataset.go), true));
   }
   for (const canvas of byId("inspector").querySelectorAll("canvas")) paintWeights(canvas, what);
   mark(what);
+  reachable(byId("inspector"));
+  if (into) byId("inspector").focus();
 }
+
+// Enter on a neuron goes into its panel, where Tab finds its weights; Escape goes back to it.
+function enter(what) {
+  state.from = what;
+  inspect(what, true);
+}
+byId("inspector").addEventListener("keydown", (event) => {
+  const from = state.from;
+  const node = event.key === "Escape" && from && document.querySelector(`#drawing [data-neuron="${from.level},${from.place}"]`);
+  if (!node) return;
+  event.preventDefault();
+  node.focus();
+});
 
 function mark(what) {
   for (const node of document.querySelectorAll("#drawing .picked")) node.classList.remove("picked");

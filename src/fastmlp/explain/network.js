@@ -125,21 +125,27 @@ function drawNetwork(box, options) {
         group.append(el("text", { x: -r - 5, y: 4, class: "name", style: "text-anchor:end" }, short(label(data.shown[L][p]))));
       }
       if (options.pick) {
-        const show = () => options.pick({ kind: "neuron", level: c.level, place: p });
+        const what = { kind: "neuron", level: c.level, place: p }, show = () => options.pick(what);
         group.append(el("title", {}, name));
         group.setAttribute("data-neuron", `${c.level},${p}`);
         group.setAttribute("tabindex", p === 0 ? 0 : -1);
         group.setAttribute("role", "button");
         group.setAttribute("aria-label", `${name} ${fmt(value)}`);
         for (const event of ["pointerenter", "click", "focus"]) group.addEventListener(event, show);
-        group.addEventListener("keydown", (event) => walk(event, nodes, c, p));
+        group.addEventListener("keydown", (event) => {
+          if (event.key !== "Enter" && event.key !== " ") return walk(event, nodes, c, p);
+          event.preventDefault();
+          enter(what);
+        });
       }
       nodes.append(group);
     });
   }
   svg.append(lines, nodes);
   if (bars) svg.append(probabilities(found[L], wide, bars, options.outputs ? options.outputs() : data.layers[L - 1].A[row]));
+  const focused = box.contains(document.activeElement) && document.activeElement.dataset.neuron;
   box.replaceChildren(svg);
+  if (focused) box.querySelector(`[data-neuron="${focused}"]`).focus();
 }
 
 // Bars of probability beside the outputs; of many, the largest.

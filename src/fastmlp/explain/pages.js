@@ -1,7 +1,7 @@
 // Head, image, matrices, table of derivatives, and the page on non-linearity.
 function startHead() {
   const hidden = [...new Set(data.layers.slice(0, -1).map((layer) => layer.activation))].join(", ");
-  byId("summary").textContent = `A network of ${data.sizes.join(" – ")} neurons${hidden ? ` with ${hidden}` : ""}, ${count(data.nParameters, "parameter")}, and ${count(data.nRows, "row")}. Point at a neuron to see its sum, at a line to see its chain of derivatives.`;
+  byId("summary").textContent = `A network of ${data.sizes.join(" – ")} neurons${hidden ? ` with ${hidden}` : ""}, ${count(data.nParameters, "parameter")}, and ${count(data.nRows, "row")}. Point at a neuron to see its sum, at a line to see its chain of derivatives; by keyboard, Enter goes from a neuron to its weights and Escape back.`;
   const c = data.check;
   const facts = [
     ["loss", fmt(data.loss)], ["after one step", fmt(data.lossAfter)], ["learning rate", fmt(data.rate)],
@@ -131,5 +131,6 @@ startImage();
 startMatrices();
 startGradients();
 startLinearity();
+reachable();
 width = innerWidth;
 document.documentElement.dataset.ready = "yes";

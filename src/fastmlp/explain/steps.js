@@ -86,8 +86,14 @@ function goTo(at) {
   const now = moments[state.at];
   for (const button of byId("steps").children) button.setAttribute("aria-pressed", String(Number(button.dataset.step) === now.step));
   byId("step-text").innerHTML = stepText();
-  byId("back").disabled = state.at === 0;
-  byId("next").disabled = state.at === moments.length - 1;
+  reachable(byId("step-text"));
+  const ends = { back: state.at === 0, next: state.at === moments.length - 1 };
+  for (const [id, other] of [["back", "next"], ["next", "back"]]) {
+    const focused = document.activeElement === byId(id);
+    byId(other).disabled = ends[other];
+    byId(id).disabled = ends[id];
+    if (ends[id] && focused) byId(other).focus(); // a disabled button would drop it
+  }
   drawStage();
 }
 
