@@ -222,6 +222,8 @@ def test_digit_from_pixels_to_probability(show, digit):
     )
     assert "160 of 6,400 weights from X to H are drawn" in said(page, "#omitted")
     assert page.locator("#drawing [data-weight^='0,']").count() == 160
+    drawn = page.locator("#frame-network line.edge").count()
+    assert f"{drawn} of 7,400, those that weigh most" in said(page, "#frame-caption")
     left = said(page, "#gradients-left")
     assert "Of 7,510 derivatives, the 200 largest are compared." in left
     assert "The table shows the 60 largest of the 200 compared." in left

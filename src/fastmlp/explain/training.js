@@ -102,9 +102,11 @@ function showFrame() {
     outputs: () => data.shown[L].map((k) => frames.outputs[frame][state.row][k]),
   });
   const few = frames.tracked.filter((at) => at[1] !== null);
+  const drawn = document.querySelectorAll("#frame-network line.edge").length;
+  const all = data.layers.reduce((sum, _, l) => sum + data.sizes[l] * data.sizes[l + 1], 0);
   byId("frame-caption").textContent = few.length <= 6
     ? few.map(([l, i, j]) => `${weightName(l, data.shown[l].indexOf(i), data.shown[l + 1].indexOf(j))} = ${fmt(weight(l, data.shown[l].indexOf(i), data.shown[l + 1].indexOf(j)))}`).join(", ")
-    : `The weights at this step${frames.tracked.length < data.nParameters ? `: the ${few.length.toLocaleString("en")} that weigh most` : ""}`;
+    : `The weights at this step${drawn < all ? `: ${drawn} of ${all.toLocaleString("en")}, those that weigh most` : ""}`;
   if (data.boundary) drawPlane(byId("boundary"), data.boundary, boundaryCells, frame);
   drawOutputs(frame);
 }
