@@ -393,6 +393,7 @@ def test_long_names_and_many_outputs(show):
         page = show(e, viewport)
         assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
         assert page.locator("#drawing .bars .share").count() >= 6
+        assert "and 188 smaller outputs" in said(page, "#frame-outputs")
         page.click("#steps button:nth-child(2)")
         p = re.search(r"a probability of ([\d.e-]+)\.", said(page, "#step-text"))[1]
         assert float(p) == pytest.approx(e.layers[-1].A[0, 0], rel=1e-4)

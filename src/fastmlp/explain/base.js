@@ -49,6 +49,8 @@ function weightName(layer, i, j) {
 const short = (text, most = 14) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 const label = (k) => (data.labels ? data.labels[k] : String(k));
 const layerName = (level) => (level === 0 ? "X" : level === L ? "Y" : L === 2 ? "H" : `H${level}`);
+// The last row of a table of answers that lists a few of many.
+const others = (listed) => (listed < data.sizes[L] ? `<tr><td colspan="3">and ${count(data.sizes[L] - listed, "smaller output")}</td></tr>` : "");
 // Off is what passes neither a value nor an error: a relu below its kink.
 const isOff = (level, row, place) => level > 0 && level < L && data.layers[level - 1].activation === "relu" && data.layers[level - 1].slope[row][place] === 0;
 const valueAt = (level, row, place) => (level ? data.layers[level - 1].A : data.X)[row][place];

@@ -67,7 +67,7 @@ function startImage() {
     const table = el("table", { class: "terms" });
     const values = answers(row);
     const listed = values.map((v, k) => [v, k]).sort((a, b) => (values.length > 12 ? b[0] - a[0] : 0)).slice(0, 12);
-    table.innerHTML = `<tbody>${listed.map(([v, k]) => `<tr><td>${escaped(named(k))}</td><td>${(100 * v).toFixed(2)}%</td><td>${bar(v, 1)}</td></tr>`).join("")}</tbody>`;
+    table.innerHTML = `<tbody>${listed.map(([v, k]) => `<tr><td>${escaped(named(k))}</td><td>${(100 * v).toFixed(2)}%</td><td>${bar(v, 1)}</td></tr>`).join("")}${others(listed.length)}</tbody>`;
     return table;
   };
   choice.addEventListener("change", () => {

@@ -88,7 +88,7 @@ function drawOutputs(frame) {
   const shares = data.classifies, most = shares ? 1 : largestOf([values]) || 1;
   const listed = values.map((v, k) => [v, k]).sort((a, b) => (values.length > 12 ? b[0] - a[0] : 0)).slice(0, 12);
   const wanted = (k) => (data.classifies ? k === data.y[state.row] : false);
-  byId("frame-outputs").innerHTML = `<table class="terms"><tbody>${listed.map(([v, k]) => `<tr><td>${escaped(data.classifies ? label(k) : data.sizes[L] === 1 ? "y" : `y[${k}]`)}${wanted(k) ? " ✓" : ""}</td><td>${shares ? `${(100 * v).toFixed(1)}%` : fmt(v)}</td><td>${bar(v, most)}</td>${data.classifies ? "" : `<td>wanted ${fmt(data.y[state.row][k])}</td>`}</tr>`).join("")}</tbody></table>`;
+  byId("frame-outputs").innerHTML = `<table class="terms"><tbody>${listed.map(([v, k]) => `<tr><td>${escaped(data.classifies ? label(k) : data.sizes[L] === 1 ? "y" : `y[${k}]`)}${wanted(k) ? " ✓" : ""}</td><td>${shares ? `${(100 * v).toFixed(1)}%` : fmt(v)}</td><td>${bar(v, most)}</td>${data.classifies ? "" : `<td>wanted ${fmt(data.y[state.row][k])}</td>`}</tr>`).join("")}${others(listed.length)}</tbody></table>`;
 }
 
 function showFrame() {
