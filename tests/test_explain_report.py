@@ -3,6 +3,7 @@
 import re
 import shutil
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -154,7 +155,7 @@ def test_chain_through_the_five_steps(show, chain):
     assert said(page, "#derivative") == "6"
     page.hover('[data-weight="1,0,0"]', force=True)
     assert said(page, "#derivative") == "18"
-    assert "[01234]" in "".join(formulas(page, "#matrix-forms")).replace("X", "")
+    assert "01234" in "".join(formulas(page, "#matrix-forms"))
 
 
 def pixels(page, query):
@@ -219,6 +220,15 @@ def test_digit_from_pixels_to_probability(show, digit):
     assert "100 of" not in said(page, "#omitted") and "200 of 7,510 derivatives" in said(
         page, "#omitted"
     )
+    assert "160 of 6,400 weights from X to H are drawn" in said(page, "#omitted")
+    assert page.locator("#drawing [data-weight^='0,']").count() == 160
+    drawn = page.locator("#frame-network line.edge").count()
+    assert f"{drawn} of 7,400, those that weigh most" in said(page, "#frame-caption")
+    left = said(page, "#gradients-left")
+    assert "Of 7,510 derivatives, the 200 largest are compared." in left
+    assert "The table shows the 60 largest of the 200 compared." in left
+    assert page.locator("#gradient-table tbody tr").count() == 60
+    assert said(page, "#gradients-title") == "The largest derivatives, checked"
     d = digit.model.input_gradients(digit.X)[0]
     page.select_option("#image-class", "3")
     titles = page.locator("#pictures circle title").all_text_contents()
@@ -239,6 +249,40 @@ def test_digit_from_pixels_to_probability(show, digit):
     for _ in range(4):
         page.click("#next")
     assert time.perf_counter() - start < 4
+
+
+def test_pixels_of_the_chosen_row(show):
+    X, y = fastmlp.data.load_digits()
+    model = fastmlp.MLP([64, 8, 10], seed=0)
+    e = fastmlp.explain(model, X[:3] / 16, y[:3])
+    page = show(e)
+    page.select_option("#row", "2")
+    assert "row 2: 2" in said(page, "#pictures")
+    assert f"2 {100 * e.layers[-1].A[2, 2]:.2f}%" in said(page, "#pictures .answer")
+    assert page.input_value("#image-class") == str(e.layers[-1].A[2].argmax())
+    page.select_option("#image-class", "5")
+    titles = page.locator("#pictures circle title").all_text_contents()
+    d = model.input_gradients(e.X)[2]
+    for pixel in (10, 27, 44):
+        value = float(titles[pixel].rpartition("derivative ")[2].replace("−", "-"))
+        assert value == pytest.approx(d[5, pixel], rel=1e-4)
+    page.select_option("#row", "1")
+    assert page.input_value("#image-class") == "5"  # what was chosen by hand stays
+
+
+def test_columns_are_no_pixels(show):
+    rng = np.random.default_rng(0)
+    values = fastmlp.MLP([64, 3, 1], loss="squared_error", seed=0)
+    few = fastmlp.MLP([36, 3, 2], seed=0)
+    centred = fastmlp.MLP([64, 3, 2], seed=0)
+    for e in (
+        fastmlp.explain(values, rng.uniform(size=(2, 64)), [[0.0], [1.0]]),
+        fastmlp.explain(few, rng.uniform(size=(2, 36)), [0, 1]),
+        fastmlp.explain(centred, rng.normal(size=(2, 64)), [0, 1]),
+    ):
+        page = show(e)
+        assert not page.locator("#image").is_visible()
+        assert page.locator("nav a[href='#image']").count() == 0
 
 
 def test_strongest_paths_as_python_has_them(show):
@@ -276,6 +320,58 @@ def test_keyboard(show, two_layer):
     assert "W2[0,0]" in said(page, "#inspector h3")
 
 
+def test_weight_by_keyboard(show, two_layer):
+    """From any neuron into its panel, to one of its weights, and back."""
+    page = show(two_layer)
+    page.focus('[data-neuron="1,0"]')
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "inspector"
+    for key in ("Tab", "Tab", "Enter"):
+        page.keyboard.press(key)
+    assert "W1[1,1]" in said(page, "#inspector h3")
+    assert page.evaluate("document.activeElement.id") == "inspector"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "x[1]"
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.dataset.neuron") == "1,1"
+    assert "h1[1]" in said(page, "#inspector h3")
+    page.keyboard.press(" ")
+    assert page.evaluate("document.activeElement.id") == "inspector"
+
+
+def test_focus_is_kept(show, two_layer):
+    """At the last step, at the first, and where the network is drawn anew."""
+    page = show(two_layer)
+    page.focus("#next")
+    while page.locator("#next").is_enabled():
+        page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "back"
+    page.keyboard.press("ArrowLeft")
+    assert "Step 4 of 5" in said(page, "#step-text h3")
+    page.focus("#back")
+    while page.locator("#back").is_enabled():
+        page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "next"
+    page.focus('[data-neuron="2,0"]')
+    page.evaluate("goTo(3)")
+    assert page.evaluate("document.activeElement.dataset.neuron") == "2,0"
+
+
+def test_what_scrolls_can_be_reached(show, disc, digit):
+    for explanation in (disc, digit):
+        page = show(explanation, PHONE)
+        for at in range(3):
+            page.evaluate(f"goTo({at}); inspect({{kind: 'weight', layer: 0, i: 1, j: 1}})")
+            left = page.evaluate(
+                """[...document.querySelectorAll('main *')].filter((n) => {
+                const wide = n.scrollWidth > n.clientWidth + 1;
+                return getComputedStyle(n).overflowX === 'auto' && wide && n.tabIndex < 0;
+                }).map((n) => n.outerHTML.slice(0, 200))"""
+            )
+            assert left == []
+
+
 def test_every_loss_and_a_value_of_two_inputs(show):
     X = np.random.default_rng(0).normal(size=(20, 2))
     for loss in ("squared_error", "binary_cross_entropy", "poisson", "huber", "quantile"):
@@ -286,6 +382,110 @@ def test_every_loss_and_a_value_of_two_inputs(show):
         assert page.locator("#boundary").is_visible()
 
 
+def test_long_names_and_many_outputs(show):
+    """A name as long as a line does not widen the page; the right class is drawn, whichever."""
+    rng = np.random.default_rng(0)
+    labels = ["Donaudampfschifffahrtsgesellschaftskapitaensmuetzen"] + [f"c{k}" for k in range(199)]
+    model = fastmlp.MLP([4, 6, 200], seed=0)
+    model.biases[1][:2] = -9
+    e = fastmlp.explain(model, rng.normal(size=(2, 4)), [0, 1], labels=labels)
+    for viewport in (DESKTOP, PHONE):
+        page = show(e, viewport)
+        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+        assert page.locator("#drawing .bars .share").count() >= 6
+        assert "and 188 smaller outputs" in said(page, "#frame-outputs")
+        page.click("#steps button:nth-child(2)")
+        p = re.search(r"a probability of ([\d.e-]+)\.", said(page, "#step-text"))[1]
+        assert float(p) == pytest.approx(e.layers[-1].A[0, 0], rel=1e-4)
+    few = fastmlp.MLP([4, 6, 3], seed=0)
+    e = fastmlp.explain(few, rng.normal(size=(2, 4)), [0, 1], labels=[labels[0], "b", "c"])
+    for viewport in (DESKTOP, PHONE):
+        page = show(e, viewport)
+        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+
+
+def test_names_and_numbers_have_room(show):
+    """Names below discs, numbers beside the curve, brackets around a matrix."""
+    rng = np.random.default_rng(0)
+    model = fastmlp.MLP([3, 12, 9, 1], loss="squared_error", seed=0)
+    page = show(fastmlp.explain(model, rng.normal(size=(2, 3)), [[1e-4], [2e-4]]))
+    boxes = page.evaluate(
+        """[...document.querySelectorAll('#drawing [data-neuron^="1,"]')].map((node) => {
+        const disc = node.querySelector('circle').getBoundingClientRect();
+        const name = node.querySelector('.name').getBoundingClientRect();
+        return [disc.top, disc.bottom, name.top, name.bottom];
+        })"""
+    )
+    assert len(boxes) == 12
+    for (*_, low), (top, *_) in pairwise(boxes):
+        assert low <= top + 2
+    cut = "document.querySelector('#curve').getBoundingClientRect().left"
+    ticks = "[...document.querySelectorAll('#curve .tick')]"
+    assert page.evaluate(f"{ticks}.every((t) => t.getBoundingClientRect().left >= {cut})")
+    border = "getComputedStyle(document.querySelector('#matrix-forms .matrix')).borderLeftStyle"
+    assert page.evaluate(border) == "solid"
+
+
+def test_tap_on_the_landscape(show, chain):
+    page = show(chain, PHONE, has_touch=True, is_mobile=True)
+    page.tap("#landscape svg", position={"x": 150, "y": 120})
+    assert re.search(r"W1 = [\d.]+, W2 = [\d.]+: loss [\d.]+", said(page, "#surface-read"))
+
+
+def test_links_in_a_notebook(browser, chain, tmp_path):
+    """The frame stays the report, and scrolls."""
+    host = tmp_path / "notebook.html"
+    host.write_text(f"<p id=training>host</p>{chain._repr_html_()}", encoding="utf-8")
+    page = browser.new_page(viewport=DESKTOP)
+    page.goto(host.as_uri())
+    frame = page.frames[1]
+    frame.wait_for_selector("html[data-ready=yes]", state="attached", timeout=10_000)
+    frame.click("nav a[href='#training']")
+    frame.wait_for_function("scrollY > 300")
+    assert frame.url == "about:srcdoc"
+    assert frame.evaluate("document.activeElement.id") == "training"
+    page.close()
+
+
+@pytest.mark.parametrize(
+    ("loss", "made", "error"),
+    [
+        ("binary_cross_entropy", "logistic, which makes each a probability", "output minus"),
+        ("poisson", "exp, which makes each positive", "output minus"),
+        ("huber", None, "the derivative of the huber loss by this output"),
+        ("quantile", None, "the derivative of the quantile loss by this output"),
+        ("absolute_error", None, "the derivative of the absolute error by this output"),
+    ],
+)
+def test_sentences_of_a_loss(show, loss, made, error):
+    model = fastmlp.MLP([2, 3, 1], loss=loss, activation="logistic", seed=1)
+    page = show(fastmlp.explain(model, [[1.0, 2.0], [0.5, -1.0]], [[0.0], [1.0]]))
+    page.click("#next")
+    if made is None:
+        assert "goes through" not in said(page, "#step-text")
+    else:
+        assert f"each sum goes through {made}" in said(page, "#step-text")
+    page.focus('[data-neuron="2,0"]')
+    assert f"The error starts here: {error}" in said(page, "#inspector")
+
+
+@pytest.mark.parametrize("activation", ["identity", "tanh", "leaky_relu"])
+def test_only_a_relu_is_off(show, activation):
+    """A sum below 0 passes its error on, except through relu; a flat tanh is saturated."""
+    model = fastmlp.MLP([1, 2, 1], activation=activation, loss="squared_error", dtype="float64")
+    model.params[:] = [-1, 40, 0, 0, 1, 1, 0]
+    page = show(fastmlp.explain(model, [[1.0]], [[0.0]]))
+    assert page.locator("#drawing .node.off").count() == 0
+    assert "dashed outline" not in said(page, "#legend")
+    assert "fire" not in said(page, "#step-text")
+    for place in (0, 1):
+        page.focus(f'[data-neuron="1,{place}"]')
+        assert said(page, "#inspector h3").strip() == f"h[{place}]"
+        assert "is off" not in said(page, "#inspector")
+        saturated = activation == "tanh" and place == 1
+        assert ("It is saturated: its slope is 0" in said(page, "#inspector")) == saturated
+
+
 def test_labels_are_text(show):
     """Names of classes are not taken as HTML."""
     model = fastmlp.MLP([2, 2], seed=0)
@@ -294,3 +494,12 @@ def test_labels_are_text(show):
     page.click("#steps button:nth-child(2)")
     assert labels[0] in said(page, "#step-text")
     assert page.locator("main img").count() == 0
+
+
+def test_label_that_opens_a_comment(show):
+    """Neither does one end the script that holds the numbers, or hide its end."""
+    model = fastmlp.MLP([2, 2], seed=0)
+    labels = ["<!--<script>", "<script>"]
+    page = show(fastmlp.explain(model, [1, 2], 0, labels=labels))
+    page.click("#steps button:nth-child(2)")
+    assert labels[0] in said(page, "#step-text")

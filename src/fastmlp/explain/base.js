@@ -46,8 +46,13 @@ function weightName(layer, i, j) {
   const n = data.sizes[layer] * data.sizes[layer + 1];
   return `W${layer + 1}` + (n > 1 ? `[${data.shown[layer][i]},${data.shown[layer + 1][j]}]` : "");
 }
+const short = (text, most = 14) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 const label = (k) => (data.labels ? data.labels[k] : String(k));
 const layerName = (level) => (level === 0 ? "X" : level === L ? "Y" : L === 2 ? "H" : `H${level}`);
+// The last row of a table of answers that lists a few of many.
+const others = (listed) => (listed < data.sizes[L] ? `<tr><td colspan="3">and ${count(data.sizes[L] - listed, "smaller output")}</td></tr>` : "");
+// Off is what passes neither a value nor an error: a relu below its kink.
+const isOff = (level, row, place) => level > 0 && level < L && data.layers[level - 1].activation === "relu" && data.layers[level - 1].slope[row][place] === 0;
 const valueAt = (level, row, place) => (level ? data.layers[level - 1].A : data.X)[row][place];
 
 function el(tag, attributes = {}, ...children) {
@@ -80,7 +85,18 @@ const wrapped = (parts) => `<div class="formula wraps">${parts.map((part) => `<m
 const block = (...parts) => `<div class="formula"><math display="block">${parts.join("")}</math></div>`;
 function matrix(rows) {
   const body = rows.map((row) => `<mtr>${row.map((v) => `<mtd>${mn(v)}</mtd>`).join("")}</mtr>`);
-  return `<mrow><mo>[</mo><mtable>${body.join("")}</mtable><mo>]</mo></mrow>`;
+  return `<mtable class="matrix">${body.join("")}</mtable>`; // the style sheet draws the brackets
+}
+
+// What scrolls must be within reach of the keyboard.
+function reachable(root = document) {
+  for (const node of root.querySelectorAll(".formula, .wide")) {
+    if (node.scrollWidth > node.clientWidth + 1 || node.scrollHeight > node.clientHeight + 8) {
+      node.tabIndex = 0;
+      node.setAttribute("role", "region");
+      if (!node.hasAttribute("aria-label")) node.setAttribute("aria-label", "Formula, scrolls");
+    } else node.removeAttribute("tabindex");
+  }
 }
 
 // Colours: blue for plus, orange for minus, paler where smaller; read from the style sheet.
@@ -107,6 +123,7 @@ let width = 0;
 function redraw() {
   readPalette();
   for (const draw of redraws) draw();
+  reachable();
 }
 addEventListener("resize", () => {
   if (Math.abs(innerWidth - width) < 2) return; // a phone's address bar changes the height only

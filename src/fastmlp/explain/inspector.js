@@ -1,15 +1,30 @@
 // What a hovered neuron or weight shows: its sum, or its chain of derivatives, with the numbers.
 const TERMS = 10, PATHS = 6;
 
-function inspect(what) {
+function inspect(what, into = false) {
   state.what = what;
   byId("inspector").innerHTML = what.kind === "weight" ? weightPanel(what) : what.level === 0 ? inputPanel(what) : neuronPanel(what);
   for (const button of byId("inspector").querySelectorAll("button[data-go]")) {
-    button.addEventListener("click", () => inspect(JSON.parse(button.dataset.go)));
+    button.addEventListener("click", () => inspect(JSON.parse(button.dataset.go), true));
   }
   for (const canvas of byId("inspector").querySelectorAll("canvas")) paintWeights(canvas, what);
   mark(what);
+  reachable(byId("inspector"));
+  if (into) byId("inspector").focus();
 }
+
+// Enter on a neuron goes into its panel, where Tab finds its weights; Escape goes back to it.
+function enter(what) {
+  state.from = what;
+  inspect(what, true);
+}
+byId("inspector").addEventListener("keydown", (event) => {
+  const from = state.from;
+  const node = event.key === "Escape" && from && document.querySelector(`#drawing [data-neuron="${from.level},${from.place}"]`);
+  if (!node) return;
+  event.preventDefault();
+  node.focus();
+});
 
 function mark(what) {
   for (const node of document.querySelectorAll("#drawing .picked")) node.classList.remove("picked");
@@ -46,9 +61,9 @@ function neuronPanel({ level, place }) {
   const left = data.sizes[level - 1] - listed.length;
   const rest = z - b - listed.reduce((sum, t) => sum + t.term, 0);
   const largest = Math.max(...listed.map((t) => Math.abs(t.term)), Math.abs(b));
-  const last = level === L, fires = z > 0;
-  const status = last ? (data.classifies ? `output for ${escaped(label(data.shown[L][place]))}` : "output") : fires ? "fires" : "is off";
-  let html = `<h3>${escaped(name)} <small class="${last || fires ? "" : "off"}">${status}</small></h3>`;
+  const last = level === L, off = isOff(level, row, place);
+  const status = last ? (data.classifies ? `output for ${escaped(label(data.shown[L][place]))}` : "output") : off ? "is off" : part.activation === "relu" ? "fires" : "";
+  let html = `<h3>${escaped(name)} <small class="${off ? "off" : ""}">${status}</small></h3>`;
   const few = listed.length <= 4 && !left;
   if (few) {
     const sum = listed.map((t, k) => (k ? mo("+") : "") + mb(t.weight) + mo("·") + mb(t.input));
@@ -76,14 +91,16 @@ function errorOf(level, place) {
     const wanted = data.classifies ? Number(y === data.shown[L][place]) : y[data.shown[L][place]];
     const simple = ["softmax_cross_entropy", "squared_error", "binary_cross_entropy", "poisson"].includes(data.lossName);
     const how = simple ? mo("=") + mfrac(mn(P) + mo("−") + mb(wanted), `<mn>${data.nRows}</mn>`) : "";
-    return `<p>The error starts here: output minus what is wanted, over the number of rows.</p>` + block(left, how, mo("="), mn(d));
+    const said = simple ? "output minus what is wanted" : `the derivative of the ${data.lossName === "absolute_error" ? "absolute error" : `${data.lossName} loss`} by this output`;
+    return `<p>The error starts here: ${said}, over the number of rows.</p>` + block(left, how, mo("="), mn(d));
   }
   const next = data.layers[level], slope = part.slope[row][place];
   const terms = data.shown[level + 1].map((_, k) => [next.W[place][k], next.dZ[row][k]]);
   const all = terms.length === data.sizes[level + 1];
   const sum = terms.length <= 3 && all ? mo("(") + terms.map(([w, e]) => mb(w) + mo("·") + mb(e)).join(mo("+")) + mo(")")
     : `<munder><mo>∑</mo><mi>k</mi></munder>` + mi("w[k]") + partial(mi("L"), mi("z[k]"));
-  return `<p>The error that comes back: slope × weighted errors of the next layer.${slope === 0 ? " <b>It is off: its slope is 0, and no error passes.</b>" : ""}</p>` +
+  const why = isOff(level, row, place) ? "It is off" : "It is saturated";
+  return `<p>The error that comes back: slope × weighted errors of the next layer.${slope === 0 ? ` <b>${why}: its slope is 0, and no error passes.</b>` : ""}</p>` +
     block(left, mo("="), mb(slope), mo("·"), sum, mo("="), mn(d));
 }
 

@@ -1,7 +1,7 @@
 // The picture of the network: neurons in columns, weights as lines, both by sign and size.
 const EDGES = 160; // lines between two wide layers
 
-function columns(wide, tall) {
+function columns(wide, tall, under) {
   const found = data.shown.map((ids, level) => {
     const n = ids.length, image = level === 0 && data.image;
     const across = image ? data.image[1] : n > 12 ? Math.ceil(Math.sqrt(n)) : 1;
@@ -17,6 +17,7 @@ function columns(wide, tall) {
     const largest = c.grid ? span * 0.76 : Math.min(span * 0.6, 60);
     c.cell = Math.min(largest / c.across, (tall - 56) / c.down, c.grid ? 30 : 60);
     const gap = c.grid ? c.cell : Math.min((tall - 56) / c.down, 110); // from row to row
+    if (!c.grid && under) c.cell = Math.min(c.cell, (gap - 17) / 0.88);
     const x = left + span / 2, top = 30 + (tall - 40 - gap * c.down) / 2;
     c.x = x;
     c.at = Array.from({ length: c.n }, (_, p) => ({
@@ -40,12 +41,22 @@ function edgesOf(layer, strength) {
   return all.slice(0, EDGES);
 }
 
+// What the picture leaves out, for the list below it.
+function undrawn() {
+  return data.layers.flatMap((_, layer) => {
+    const all = data.shown[layer].length * data.shown[layer + 1].length;
+    return all <= EDGES ? [] : [`${EDGES} of ${(data.sizes[layer] * data.sizes[layer + 1]).toLocaleString("en")} weights from ${layerName(layer)} to ${layerName(layer + 1)} are drawn: those that carry most on the chosen row.`];
+  });
+}
+
 // options: value(level, place), weight(layer, i, j), lit(level), litLayer(layer), pick, id
 function drawNetwork(box, options) {
   const wide = Math.max(300, box.clientWidth), compact = wide < 520;
   const deep = Math.max(...data.shown.map((ids, k) => (k === 0 && data.image) || ids.length > 12 ? 6 : ids.length));
-  const tall = options.tall || Math.min(500, Math.max(compact ? 230 : 340, 60 + deep * (compact ? 52 : 84)));
-  const { found, bars } = columns(wide, tall);
+  const named = !compact && small && !options.plain; // the name below every disc
+  const most = named ? Math.max(500, 60 + deep * 54) : 500;
+  const tall = options.tall || Math.min(most, Math.max(compact ? 230 : 340, 60 + deep * (compact ? 52 : 84)));
+  const { found, bars } = columns(wide, tall, named);
   const svg = el("svg", { viewBox: `0 0 ${wide} ${tall}`, width: wide, height: tall, role: "group", "aria-label": "Network" });
   const lines = el("g", { class: "lines" }), nodes = el("g", { class: "nodes" });
   const row = state.row;
@@ -95,7 +106,7 @@ function drawNetwork(box, options) {
     const largest = largestOf([values]);
     c.at.forEach((at, p) => {
       const value = values[p], name = neuronName(c.level, p);
-      const off = c.level > 0 && c.level < L && data.layers[c.level - 1].Z[row][p] <= 0;
+      const off = isOff(c.level, row, p);
       const dim = options.lit && !options.lit(c.level);
       const ink = c.grid && c.level === 0 && data.image && options.ink;
       const fill = options.plain && c.level ? "var(--raised)" : ink ? colour(mix(palette.paper, palette.ink, Math.min(1, Math.abs(value) / (largest || 1)))) : signColour(value, largest);
@@ -109,40 +120,50 @@ function drawNetwork(box, options) {
       if (!c.grid && r >= 13 && !options.plain) {
         const dark = Math.abs(value) > 0.35 * largest;
         group.append(el("text", { y: 4, class: dark ? "on" : "value" }, inDisc(value)));
-        if (!compact && small) group.append(el("text", { y: r + 13, class: "name" }, name));
+        if (named) group.append(el("text", { y: r + 13, class: "name" }, name));
       } else if (!c.grid && c.level === L && data.classifies && !compact) {
-        group.append(el("text", { x: -r - 5, y: 4, class: "name", style: "text-anchor:end" }, label(data.shown[L][p])));
+        group.append(el("text", { x: -r - 5, y: 4, class: "name", style: "text-anchor:end" }, short(label(data.shown[L][p]))));
       }
       if (options.pick) {
-        const show = () => options.pick({ kind: "neuron", level: c.level, place: p });
+        const what = { kind: "neuron", level: c.level, place: p }, show = () => options.pick(what);
         group.append(el("title", {}, name));
         group.setAttribute("data-neuron", `${c.level},${p}`);
         group.setAttribute("tabindex", p === 0 ? 0 : -1);
         group.setAttribute("role", "button");
         group.setAttribute("aria-label", `${name} ${fmt(value)}`);
         for (const event of ["pointerenter", "click", "focus"]) group.addEventListener(event, show);
-        group.addEventListener("keydown", (event) => walk(event, nodes, c, p));
+        group.addEventListener("keydown", (event) => {
+          if (event.key !== "Enter" && event.key !== " ") return walk(event, nodes, c, p);
+          event.preventDefault();
+          enter(what);
+        });
       }
       nodes.append(group);
     });
   }
   svg.append(lines, nodes);
   if (bars) svg.append(probabilities(found[L], wide, bars, options.outputs ? options.outputs() : data.layers[L - 1].A[row]));
+  const focused = box.contains(document.activeElement) && document.activeElement.dataset.neuron;
   box.replaceChildren(svg);
+  if (focused) box.querySelector(`[data-neuron="${focused}"]`).focus();
 }
 
-// Bars of probability beside the outputs.
+// Bars of probability beside the outputs; of many, the largest.
 function probabilities(column, wide, room, values) {
   const group = el("g", { class: "bars" });
-  const left = column.x + column.cell / 2 + 12, most = Math.max(20, wide - left - 44);
-  column.at.forEach((at, p) => {
-    const h = Math.min(14, column.cell * 0.6);
+  const left = column.x + (column.cell * column.across) / 2 + 12, most = Math.max(20, wide - left - 44);
+  const fit = Math.min(8, Math.floor((column.at.at(-1).y - column.at[0].y) / 34)); // of many outputs
+  const best = [...values.keys()].sort((a, b) => values[b] - values[a]).slice(0, fit);
+  const places = column.grid ? best.map((p, k) => [p, column.at[0].y + 12 + 34 * k]) : column.at.map((at, p) => [p, at.y]);
+  places.forEach(([p, y]) => {
+    const h = column.grid ? 10 : Math.min(14, column.cell * 0.6);
     const right = data.y[state.row] === data.shown[L][p];
-    group.append(
-      el("rect", { x: left, y: at.y - h / 2, width: most, height: h, class: "rail", rx: 2 }),
-      el("rect", { x: left, y: at.y - h / 2, width: Math.max(1, most * values[p]), height: h, class: right ? "bar right" : "bar", rx: 2 }),
-      el("text", { x: left + most + 5, y: at.y + 4, class: "share" }, `${(100 * values[p]).toFixed(values[p] > 0.9995 ? 0 : 1)}%`),
-    );
+    group.append(...[
+      column.grid ? el("text", { x: left, y: y - 9, class: "share" }, short(label(data.shown[L][p]))) : null,
+      el("rect", { x: left, y: y - h / 2, width: most, height: h, class: "rail", rx: 2 }),
+      el("rect", { x: left, y: y - h / 2, width: Math.max(1, most * values[p]), height: h, class: right ? "bar right" : "bar", rx: 2 }),
+      el("text", { x: left + most + 5, y: y + 4, class: "share" }, `${(100 * values[p]).toFixed(values[p] > 0.9995 ? 0 : 1)}%`),
+    ].filter(Boolean));
   });
   return group;
 }

@@ -1,14 +1,24 @@
 // Head, image, matrices, table of derivatives, and the page on non-linearity.
 function startHead() {
   const hidden = [...new Set(data.layers.slice(0, -1).map((layer) => layer.activation))].join(", ");
-  byId("summary").textContent = `A network of ${data.sizes.join(" – ")} neurons${hidden ? ` with ${hidden}` : ""}, ${count(data.nParameters, "parameter")}, and ${count(data.nRows, "row")}. Point at a neuron to see its sum, at a line to see its chain of derivatives.`;
+  byId("summary").textContent = `A network of ${data.sizes.join(" – ")} neurons${hidden ? ` with ${hidden}` : ""}, ${count(data.nParameters, "parameter")}, and ${count(data.nRows, "row")}. Point at a neuron to see its sum, at a line to see its chain of derivatives; by keyboard, Enter goes from a neuron to its weights and Escape back.`;
   const c = data.check;
   const facts = [
     ["loss", fmt(data.loss)], ["after one step", fmt(data.lossAfter)], ["learning rate", fmt(data.rate)],
-    ["numbers", data.dtype], ["derivatives", c.agrees ? "✓ all agree" : "✗ some disagree"],
+    ["numbers", data.dtype], ["derivatives", c.agrees ? (c.entries.length < data.nParameters ? `✓ ${c.entries.length} agree` : "✓ all agree") : "✗ some disagree"],
   ];
   for (const [name, value] of facts) byId("facts").append(el("div", {}, el("dt", {}, name), el("dd", {}, value)));
-  byId("omitted").replaceChildren(...data.omitted.map((text) => el("li", {}, text)));
+  byId("omitted").replaceChildren(...[...undrawn(), ...data.omitted].map((text) => el("li", {}, text)));
+  // In a notebook the page stands in a frame without an address, where a link would load the host.
+  for (const link of document.querySelectorAll('a[href^="#"]')) {
+    const section = byId(link.hash.slice(1));
+    section.tabIndex = -1;
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      section.scrollIntoView();
+      section.focus({ preventScroll: true });
+    });
+  }
 }
 
 function startImage() {
@@ -17,22 +27,25 @@ function startImage() {
     return;
   }
   byId("image").hidden = false;
-  const choice = byId("image-class"), guess = data.layers[L - 1].A[0].reduce((best, v, k, all) => (v > all[best] ? k : best), 0);
-  const named = (place) => (data.classifies ? label(data.shown[L][place]) : neuronName(L, place));
-  for (const place of data.shown[L].keys()) choice.append(el("option", { value: place }, named(place)));
+  const choice = byId("image-class"), answers = (row) => data.layers[L - 1].A[row];
+  const guess = (row) => data.scores.reduce((best, k) => (answers(row)[k] > answers(row)[best] ? k : best));
+  let chosen = false; // by hand; else what the network takes the row for
+  const named = (place) => label(data.shown[L][place]);
+  for (const place of data.scores) choice.append(el("option", { value: place }, named(place)));
   choice.append(el("option", { value: -1 }, "the loss"));
-  choice.value = guess;
   const draw = () => {
-    const k = Number(choice.value), all = data.shown[0];
-    const d = k < 0 ? data.dX[0] : data.inputGradients[k];
+    const row = state.row, x = data.X[row], all = data.shown[0];
+    if (!chosen) choice.value = guess(row);
+    const k = Number(choice.value);
+    const d = k < 0 ? data.dX[row] : data.inputGradients[row][data.scores.indexOf(k)];
     const [high, wide] = data.image, cell = Math.min(34, 280 / wide), box = byId("pictures");
     const what = k < 0 ? "the loss" : `the score of ${named(k)}`;
     const ink = (svg) => {
-      const most = largestOf([data.X[0]]);
+      const most = largestOf([x]);
       all.forEach((p, n) => svg.append(el("rect", {
         x: (p % wide) * cell, y: Math.floor(p / wide) * cell, width: cell, height: cell,
-        fill: colour(mix(palette.paper, palette.ink, (Math.abs(data.X[0][n]) / (most || 1)) * 0.9)),
-      }, el("title", {}, `pixel ${p}: ${fmt(data.X[0][n])}`))));
+        fill: colour(mix(palette.paper, palette.ink, (Math.abs(x[n]) / (most || 1)) * 0.9)),
+      }, el("title", {}, `pixel ${p}: ${fmt(x[n])}`))));
     };
     const blank = (text) => el("svg", { viewBox: `-1 -1 ${wide * cell + 2} ${high * cell + 2}`, role: "img", "aria-label": text, class: "pixels" });
     const plain = blank("The image"), over = blank(`Derivatives of ${what} by pixels`), most = largestOf([d]);
@@ -42,22 +55,25 @@ function startImage() {
       const r = cell * 0.46 * Math.sqrt(Math.abs(d[n]) / (most || 1));
       over.append(el("circle", {
         cx: ((p % wide) + 0.5) * cell, cy: (Math.floor(p / wide) + 0.5) * cell, r: r.toFixed(2), class: d[n] < 0 ? "minus" : "plus", "data-pixel": p,
-      }, el("title", {}, `pixel ${p}: ${fmt(data.X[0][n])}, derivative ${fmt(d[n])}`)));
+      }, el("title", {}, `pixel ${p}: ${fmt(x[n])}, derivative ${fmt(d[n])}`)));
     });
     box.replaceChildren(
-      el("figure", {}, plain, el("figcaption", {}, `the image${data.classifies ? `: a ${label(data.y[0])}` : ""}`)),
+      el("figure", {}, plain, el("figcaption", {}, `the image${data.nRows > 1 ? ` of row ${row}` : ""}: ${label(data.y[row])}`)),
       el("figure", {}, over, el("figcaption", {}, `derivatives of ${what}, ${fmt(-most, 3)} to ${fmt(most, 3)}`)),
-      el("figure", { class: "answer" }, answer(), el("figcaption", {}, "what the network answers")),
+      el("figure", { class: "answer" }, answer(row), el("figcaption", {}, "what the network answers")),
     );
   };
-  const answer = () => {
+  const answer = (row) => {
     const table = el("table", { class: "terms" });
-    const values = data.layers[L - 1].A[0], most = data.classifies ? 1 : largestOf([values]);
+    const values = answers(row);
     const listed = values.map((v, k) => [v, k]).sort((a, b) => (values.length > 12 ? b[0] - a[0] : 0)).slice(0, 12);
-    table.innerHTML = `<tbody>${listed.map(([v, k]) => `<tr><td>${escaped(named(k))}</td><td>${data.classifies ? `${(100 * v).toFixed(2)}%` : fmt(v)}</td><td>${bar(v, most)}</td></tr>`).join("")}</tbody>`;
+    table.innerHTML = `<tbody>${listed.map(([v, k]) => `<tr><td>${escaped(named(k))}</td><td>${(100 * v).toFixed(2)}%</td><td>${bar(v, 1)}</td></tr>`).join("")}${others(listed.length)}</tbody>`;
     return table;
   };
-  choice.addEventListener("change", draw);
+  choice.addEventListener("change", () => {
+    chosen = true;
+    draw();
+  });
   redraws.push(draw);
   draw();
 }
@@ -87,6 +103,10 @@ function startMatrices() {
 function startGradients() {
   const c = data.check;
   byId("gradients-text").innerHTML = `The gradient is the vector of all partial derivatives: change one weight, hold the rest. Beside each, the same by differences of the loss in float64, which knows nothing of the chain rule. The largest relative error is <b>${c.largest.toExponential(1)}</b>, where ${c.allowed.toExponential(0)} is allowed. Against the engine that trains, this page's dW are ${c.difference.toExponential(1)} apart and sums over paths ${c.path.toExponential(1)}, as shares of the largest; rounding in ${data.dtype} explains ${c.tolerance.toExponential(1)}.`;
+  const checked = c.entries.length, listed = c.table.length;
+  if (checked < data.nParameters) byId("gradients-title").textContent = "The largest derivatives, checked";
+  byId("gradients-left").textContent = (checked < data.nParameters ? `Of ${count(data.nParameters, "derivative")}, the ${checked.toLocaleString("en")} largest are compared. ` : "") +
+    (listed < checked ? `The table shows the ${listed.toLocaleString("en")} largest of the ${checked.toLocaleString("en")} compared.` : "");
   const most = Math.max(...c.entries.map((entry) => Math.abs(entry[2])));
   const rows = c.table.map((k) => {
     const [name, , value, numerical, error] = c.entries[k];
@@ -111,5 +131,6 @@ startImage();
 startMatrices();
 startGradients();
 startLinearity();
+reachable();
 width = innerWidth;
 document.documentElement.dataset.ready = "yes";

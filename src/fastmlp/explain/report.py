@@ -12,7 +12,6 @@ from fastmlp.explain.check import AGREEMENT, strongest
 from fastmlp.explain.explanation import Explanation
 from fastmlp.explain.linearity import compare
 from fastmlp.explain.trace import double, forward
-from fastmlp.model import MLP
 
 __all__ = ["page"]
 
@@ -23,6 +22,7 @@ SCRIPTS = ("base", "network", "inspector", "steps", "training", "surface", "page
 ROWS = 8  # that can be stepped through
 NEURONS = 144  # drawn of one layer
 PIXELS = 1024  # of an image
+SCORES = 12  # outputs traced back to the pixels of one
 FRAMES = 60  # states on the slider
 TRACKED = 2000  # parameters kept of every state
 BOUNDARY = 56  # cells along each side of a decision boundary
@@ -32,7 +32,7 @@ TABLE = 60  # derivatives in the table
 
 def page(e: Explanation) -> str:
     """Return the report."""
-    data = json.dumps(_data(e), separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    data = json.dumps(_data(e), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     script = "\n".join(_asset(f"{name}.js") for name in SCRIPTS)
     html = _asset("page.html")
     for mark, text in (
@@ -52,8 +52,9 @@ def _asset(name: str) -> str:
 def _data(e: Explanation) -> dict[str, Any]:
     model = e.model
     rows = min(len(e.X), ROWS)
-    image = _image_shape(model)
+    image = _image_shape(e)
     shown = _shown(e, image is not None)
+    scores = _scores(e, shown[-1], rows) if image else []
     return {
         "title": f"{'-'.join(map(str, model.sizes))} · {model.loss_name.replace('_', ' ')}",
         "sizes": list(model.sizes),
@@ -73,7 +74,10 @@ def _data(e: Explanation) -> dict[str, Any]:
         "rowLosses": _pack(e.row_losses[:rows]),
         "layers": [_layer(e, number, rows, shown) for number in range(len(e.layers))],
         "image": image,
-        "inputGradients": _pack(model.input_gradients(e.X[:1])[0][np.ix_(shown[-1], shown[0])])
+        "scores": scores,
+        "inputGradients": _pack(
+            model.input_gradients(e.X[:rows])[:, shown[-1][scores]][:, :, shown[0]]
+        )
         if image
         else None,
         "check": _check(e),
@@ -110,6 +114,8 @@ def _shown(e: Explanation, image: bool) -> list[Array]:
         strength = np.abs(A).mean(axis=0)
         if number < len(e.layers):
             strength = strength * np.abs(e.layers[number].W).sum(axis=1)
+        elif e.model.classifies:
+            strength[e.y[:ROWS]] = np.inf  # the right answers
         shown.append(strongest(strength, most))
     return shown
 
@@ -298,10 +304,20 @@ def _linear() -> dict[str, Any]:
     }
 
 
-def _image_shape(model: MLP) -> list[int] | None:
-    """Return [height, width] of inputs that are as many as a square image has pixels."""
-    side = round(model.sizes[0] ** 0.5)
-    return [side, side] if side * side == model.sizes[0] and 5 <= side <= 32 else None
+def _image_shape(e: Explanation) -> list[int] | None:
+    """Return [height, width] of what may be images: ink from 0 up, in a square, of some class."""
+    n = e.model.sizes[0]
+    side = round(n**0.5)
+    if not e.model.classifies or side * side != n or not 8 <= side <= 32:
+        return None
+    return [side, side] if e.X.min() >= 0 and e.X.max() > 0 else None
+
+
+def _scores(e: Explanation, drawn: Array, rows: int) -> list[int]:
+    """Return which of the drawn outputs can be traced to the pixels: right or most likely."""
+    strength = e.layers[-1].A[:rows][:, drawn].max(axis=0).astype(np.float64)
+    strength[np.isin(drawn, e.y[:rows])] = np.inf
+    return [int(place) for place in strongest(strength, SCORES)]
 
 
 def _pack(values: Array) -> Any:

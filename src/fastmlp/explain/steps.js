@@ -23,17 +23,21 @@ function drawStage() {
   });
   const lines = step === 2 ? "derivatives of the loss by weights" : step === 3 ? "the step of each weight" : step === 4 ? "the new weights" : "weights";
   const discs = back ? "errors, ∂L/∂z" : step > 2 ? "values before the step" : "values";
-  byId("legend").innerHTML = `<span class="key plus"></span>positive <span class="key minus"></span>negative, dashed · lines: ${lines} · ${small ? "discs" : "cells"}: ${discs} · stronger is larger; dashed outline: off`;
+  byId("legend").innerHTML = `<span class="key plus"></span>positive <span class="key minus"></span>negative, dashed · lines: ${lines} · ${small ? "discs" : "cells"}: ${discs} · stronger is larger${data.layers.slice(0, -1).some((part) => part.activation === "relu") ? "; dashed outline: off" : ""}`;
   if (state.what) mark(state.what);
 }
 
 const times = mo("·");
+// What the last layer's function makes of its sums.
+const MADE = { softmax: ", which makes them shares of 1.", logistic: ", which makes each a probability, between 0 and 1.", exp: ", which makes each positive." };
 function stepText() {
   const { step, layer } = moments[state.at], row = state.row;
   const title = (text) => `<h3><span class="count">Step ${step + 1} of 5</span> ${text}</h3>`;
   if (step === 0) {
     const part = data.layers[layer], n = layer + 1, into = layerName(layer);
-    const out = part.activation === "identity" ? "" : `<p>and each sum goes through <b>${part.activation}</b>${layer < L - 1 ? `: ${part.Z[row].filter((z) => z > 0).length} of ${part.Z[row].length}${part.Z[row].length < data.sizes[n] ? " drawn" : ""} neurons fire.` : ", which makes them shares of 1."}</p>`;
+    const firing = () => `: ${part.Z[row].filter((z) => z > 0).length} of ${part.Z[row].length}${part.Z[row].length < data.sizes[n] ? " drawn" : ""} neurons fire.`;
+    const made = layer < L - 1 ? (part.activation === "relu" ? firing() : ".") : MADE[part.activation];
+    const out = part.activation === "identity" ? "" : `<p>and each sum goes through <b>${part.activation}</b>${made}</p>`;
     return title(`Forward, layer ${n} of ${L}`) + `<p>Every neuron adds up what comes in times its weights, and its bias:</p>` +
       block(mi(`Z${n}`), mo("="), mi(into), mi(`W${n}`), mo("+"), mi(`b${n}`)) + out;
   }
@@ -82,8 +86,14 @@ function goTo(at) {
   const now = moments[state.at];
   for (const button of byId("steps").children) button.setAttribute("aria-pressed", String(Number(button.dataset.step) === now.step));
   byId("step-text").innerHTML = stepText();
-  byId("back").disabled = state.at === 0;
-  byId("next").disabled = state.at === moments.length - 1;
+  reachable(byId("step-text"));
+  const ends = { back: state.at === 0, next: state.at === moments.length - 1 };
+  for (const [id, other] of [["back", "next"], ["next", "back"]]) {
+    const focused = document.activeElement === byId(id);
+    byId(other).disabled = ends[other];
+    byId(id).disabled = ends[id];
+    if (ends[id] && focused) byId(other).focus(); // a disabled button would drop it
+  }
   drawStage();
 }
 

@@ -23,7 +23,7 @@ function contour(grid, level) {
 function drawSurface() {
   const s = data.surface, n = s.u.length, box = byId("landscape");
   const wide = Math.min(620, Math.max(280, box.clientWidth)), tall = Math.min(460, wide * 0.8);
-  const left = 48, bottom = 40, right = 8, top = 8;
+  const left = 26 + 7 * Math.max(3, ...[0, (n - 1) / 2, n - 1].map((k) => brief(s.v[k]).length)), bottom = 40, right = 8, top = 8;
   const flat = s.loss.flat(), least = Math.min(...flat), most = Math.max(...flat);
   const scale = (v) => Math.sqrt((v - least) / (most - least || 1)); // shows the bottom of a valley
   const heights = s.loss.map((row) => row.map(scale));
@@ -62,17 +62,18 @@ function drawSurface() {
     );
   }
   svg.append(el("text", { x: left + w / 2, y: tall - 5, class: "axis" }, s.names[0]), el("text", { x: 12, y: top + h / 4, class: "axis", transform: `rotate(-90 12 ${top + h / 4})` }, s.names[1]));
-  svg.addEventListener("pointermove", (event) => {
+  const read = (event) => {
     const j = Math.round((event.offsetX - left) / step.x), i = Math.round((top + h - event.offsetY) / step.y);
     if (i >= 0 && j >= 0 && i < n && j < n) byId("surface-read").textContent = `${s.names[0]} = ${fmt(s.u[j])}, ${s.names[1]} = ${fmt(s.v[i])}: loss ${fmt(s.loss[i][j])}`;
-  });
+  };
+  for (const kind of ["pointermove", "pointerdown"]) svg.addEventListener(kind, read); // a finger may only tap
   box.replaceChildren(svg);
 }
 
 function startSurface() {
   const s = data.surface, last = s.path.at(-1);
   byId("surface-text").innerHTML = `All weights held but ${escaped(s.names[0])} and ${escaped(s.names[1])}, the two with the largest derivatives. The gradient is the vector of both; the arrows point against it, the way a small step goes down. From the ring, ${count(s.path.length - 1, "step")} with learning rate ${fmt(data.rate)} take the loss from ${fmt(s.path[0][2])} to ${fmt(last[2])}.`;
-  byId("surface-read").textContent = "Dark is low, bright is high. Point at the landscape to read it.";
+  byId("surface-read").textContent = "Dark is low, bright is high. Point at the landscape or tap it to read it.";
   redraws.push(drawSurface);
   drawSurface();
 }

@@ -11,7 +11,7 @@ function frameWeight(frame) {
 
 function drawCurve(frame) {
   const box = byId("curve"), wide = Math.max(240, box.clientWidth), tall = 220;
-  const left = 50, right = 12, top = 12, low = 30;
+  const right = 12, top = 12, low = 30;
   const losses = frames.loss, known = losses.filter((v) => v !== null);
   const positive = known.filter((v) => v > 0);
   const log = positive.length === known.length && Math.max(...known) > 20 * Math.min(...known);
@@ -19,14 +19,17 @@ function drawCurve(frame) {
   let least = scale(Math.min(...known)), most = scale(Math.max(...known));
   if (!log) least = Math.min(0, least);
   if (most === least) most = least + 1;
+  const ticks = [0, 1, 2, 3].map((k) => least + ((most - least) * k) / 3);
+  const written = ticks.map((at) => fmt(log ? 10 ** at : at, 2));
+  const left = 12 + 7 * Math.max(3, ...written.map((text) => text.length));
   const lastEpoch = frames.epochs.at(-1) || 1;
   const x = (k) => left + ((wide - left - right) * frames.epochs[k]) / lastEpoch;
   const y = (v) => top + ((tall - top - low) * (most - scale(v))) / (most - least);
   const svg = el("svg", { viewBox: `0 0 ${wide} ${tall}`, width: wide, height: tall, role: "img", "aria-label": "Loss by step" });
-  for (let k = 0; k <= 3; k++) {
-    const at = least + ((most - least) * k) / 3, value = log ? 10 ** at : at, h = y(value);
-    svg.append(el("line", { x1: left, x2: wide - right, y1: h, y2: h, class: "rule" }), el("text", { x: left - 6, y: h + 4, class: "tick" }, fmt(value, 2)));
-  }
+  ticks.forEach((at, k) => {
+    const h = y(log ? 10 ** at : at);
+    svg.append(el("line", { x1: left, x2: wide - right, y1: h, y2: h, class: "rule" }), el("text", { x: left - 6, y: h + 4, class: "tick" }, written[k]));
+  });
   for (const k of [0, frames.epochs.length - 1]) svg.append(el("text", { x: x(k), y: tall - 8, class: "tick", style: `text-anchor:${k ? "end" : "start"}` }, k ? `${frames.rehearsed ? "step" : "epoch"} ${frames.epochs[k]}` : "0"));
   const points = losses.map((v, k) => (v === null ? null : `${x(k).toFixed(1)},${y(v).toFixed(1)}`)).filter(Boolean);
   svg.append(el("polyline", { points: points.join(" "), class: "curve" }));
@@ -85,7 +88,7 @@ function drawOutputs(frame) {
   const shares = data.classifies, most = shares ? 1 : largestOf([values]) || 1;
   const listed = values.map((v, k) => [v, k]).sort((a, b) => (values.length > 12 ? b[0] - a[0] : 0)).slice(0, 12);
   const wanted = (k) => (data.classifies ? k === data.y[state.row] : false);
-  byId("frame-outputs").innerHTML = `<table class="terms"><tbody>${listed.map(([v, k]) => `<tr><td>${escaped(data.classifies ? label(k) : data.sizes[L] === 1 ? "y" : `y[${k}]`)}${wanted(k) ? " ✓" : ""}</td><td>${shares ? `${(100 * v).toFixed(1)}%` : fmt(v)}</td><td>${bar(v, most)}</td>${data.classifies ? "" : `<td>wanted ${fmt(data.y[state.row][k])}</td>`}</tr>`).join("")}</tbody></table>`;
+  byId("frame-outputs").innerHTML = `<table class="terms"><tbody>${listed.map(([v, k]) => `<tr><td>${escaped(data.classifies ? label(k) : data.sizes[L] === 1 ? "y" : `y[${k}]`)}${wanted(k) ? " ✓" : ""}</td><td>${shares ? `${(100 * v).toFixed(1)}%` : fmt(v)}</td><td>${bar(v, most)}</td>${data.classifies ? "" : `<td>wanted ${fmt(data.y[state.row][k])}</td>`}</tr>`).join("")}${others(listed.length)}</tbody></table>`;
 }
 
 function showFrame() {
@@ -99,9 +102,11 @@ function showFrame() {
     outputs: () => data.shown[L].map((k) => frames.outputs[frame][state.row][k]),
   });
   const few = frames.tracked.filter((at) => at[1] !== null);
+  const drawn = document.querySelectorAll("#frame-network line.edge").length;
+  const all = data.layers.reduce((sum, _, l) => sum + data.sizes[l] * data.sizes[l + 1], 0);
   byId("frame-caption").textContent = few.length <= 6
     ? few.map(([l, i, j]) => `${weightName(l, data.shown[l].indexOf(i), data.shown[l + 1].indexOf(j))} = ${fmt(weight(l, data.shown[l].indexOf(i), data.shown[l + 1].indexOf(j)))}`).join(", ")
-    : `The weights at this step${frames.tracked.length < data.nParameters ? `: the ${few.length.toLocaleString("en")} that weigh most` : ""}`;
+    : `The weights at this step${drawn < all ? `: ${drawn} of ${all.toLocaleString("en")}, those that weigh most` : ""}`;
   if (data.boundary) drawPlane(byId("boundary"), data.boundary, boundaryCells, frame);
   drawOutputs(frame);
 }
@@ -114,7 +119,7 @@ function startTraining() {
     : `The recorded training of this model (${frames.cost}). Move the slider.`;
   if (data.boundary) {
     byId("boundary-figure").hidden = false;
-    byId("boundary-text").textContent = data.boundary.classes ? "What the network says of every point of the plane: the decision boundary is where the colour turns" : `The output over the plane of the two inputs, from ${fmt(data.boundary.frames.low)} to ${fmt(data.boundary.frames.high)}`;
+    byId("boundary-text").textContent = data.boundary.classes ? "What the network says of every point of the plane: the decision boundary is where the colour turns" + (data.boundary.points.length < data.nRows ? `; ${data.boundary.points.length} of ${count(data.nRows, "row")} are drawn` : "") : `The output over the plane of the two inputs, from ${fmt(data.boundary.frames.low)} to ${fmt(data.boundary.frames.high)}`;
   }
   byId("slider").addEventListener("input", showFrame);
   redraws.push(showFrame);
