@@ -448,3 +448,28 @@ def test_step_of_the_differences():
         model.params[:] = [w, 0]
         found = checks.check(model, np.array([[1.0]]), np.array([[3.0]]), np.array([0]))
         assert found.numerical[0] == pytest.approx(w - 3, rel=1e-9)
+
+
+def test_the_error_shown_is_of_the_numbers_shown():
+    """Of a float32 model the two that are compared in float64 stand beside the engine's."""
+    X, y = fastmlp.data.load_digits()
+    model = fastmlp.MLP([64, 20, 10], seed=0)
+    e = fastmlp.explain(model, X[7] / 16, y[7])
+    table = e.text().partition("Every derivative beside the same")[2].splitlines()
+    assert " ".join(table[1].split()) == "engine in float64 by differences relative error"
+    engine, twin, differences = map(float, table[2].split()[1:4])
+    assert engine == pytest.approx(twin, rel=1e-4) and twin == pytest.approx(differences, rel=1e-5)
+    weights = [e.weight(1, i, j) for i in range(20) for j in range(10)]
+    largest = max(abs(weight.derivative) for weight in weights)
+    for weight in weights:
+        if abs(weight.derivative) > 1e-2 * largest:
+            apart = abs(weight.in_float64 - weight.numerical)
+            size = max(abs(weight.in_float64), abs(weight.numerical))
+            assert weight.relative_error == pytest.approx(apart / size, rel=1e-9, abs=1e-15)
+    weight = max(weights, key=lambda w: abs(w.in_float64 - w.derivative))
+    assert weight.in_float64 != weight.derivative
+    last = weight.text().splitlines()[-1]
+    assert last.startswith(f"  in float64 {weight.in_float64:.6g}, by differences ")
+    double = fastmlp.MLP([64, 20, 10], dtype="float64", seed=0)
+    e = fastmlp.explain(double, X[7] / 16, y[7])
+    assert "in float64" not in e.weight(1, 3, 7).text() and "  engine  " not in e.text()

@@ -55,12 +55,18 @@ class Check:
         """Whether every derivative agrees to one in a million."""
         return self.largest <= AGREEMENT
 
-    def of(self, index: int) -> tuple[float, float] | None:
-        """Return (numerical, relative_error) of one parameter, None where it was not checked."""
+    def of(self, index: int) -> tuple[float, float, float, bool] | None:
+        """Return (derivative, numerical, relative_error, kink), None of what was not checked."""
         found = np.flatnonzero(self.indices == index)
         if not found.size:
             return None
-        return float(self.numerical[found[0]]), float(self.relative_error[found[0]])
+        k = found[0]
+        return (
+            float(self.derivatives[k]),
+            float(self.numerical[k]),
+            float(self.relative_error[k]),
+            bool(self.kinks[k]),
+        )
 
 
 def check(model: MLP, X: Array, y: Array, indices: Array) -> Check:

@@ -148,6 +148,7 @@ def _check(e: Explanation) -> dict[str, Any]:
     ]
     return {
         "entries": entries,
+        "inFloat64": [float(derivative) for derivative in found.derivatives],
         "table": order.tolist(),
         "largest": found.largest,
         "allowed": AGREEMENT,

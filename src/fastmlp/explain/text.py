@@ -151,23 +151,30 @@ def _gradients(e: Explanation, few: bool) -> Iterator[str]:
     order = np.arange(len(check.indices))
     if not few:
         order = np.argsort(-np.abs(flat[check.indices]), kind="stable")[: 2 * MOST]
-    yield f"{'':<10} {'derivative':>14} {'by differences':>14} {'relative error':>14}"
+    single = e.model.dtype == "float32"
+    heads = ("engine", "in float64") if single else ("derivative",)
+    yield _columns("", *heads, "by differences", "relative error")
     for k in order.tolist():
         index = int(check.indices[k])
         error = "a kink" if check.kinks[k] else f"{check.relative_error[k]:.1e}"
-        yield (
-            f"{weight_name(e.turn, *e.place(index)):<10} {number(flat[index]):>14} "
-            f"{number(check.numerical[k]):>14} {error:>14}"
-        )
+        values = [flat[index], check.derivatives[k], check.numerical[k]]
+        shown = [number(value) for value in (values if single else values[1:])]
+        yield _columns(weight_name(e.turn, *e.place(index)), *shown, error)
     left = e.model.n_parameters - len(order)
     if left:
         yield f"({left:,} smaller derivatives left out; {len(check.indices)} were checked)"
+    if single:
+        yield "(the relative error is between the two in float64; the engine trains in float32)"
     verdict = "all agree" if check.agrees else "THEY DISAGREE"
     yield f"{verdict}: largest relative error {check.largest:.1e}, where 1e-06 is allowed"
     yield (
         f"this page's dW against that of the engine that trains: {e.turn.difference:.1e} apart, "
         f"rounding explains {e.turn.tolerance:.1e}"
     )
+
+
+def _columns(name: str, *cells: str) -> str:
+    return " ".join((f"{name:<10}", *(f"{cell:>14}" for cell in cells)))
 
 
 def _update(e: Explanation) -> Iterator[str]:
