@@ -473,3 +473,17 @@ def test_the_error_shown_is_of_the_numbers_shown():
     double = fastmlp.MLP([64, 20, 10], dtype="float64", seed=0)
     e = fastmlp.explain(double, X[7] / 16, y[7])
     assert "in float64" not in e.weight(1, 3, 7).text() and "  engine  " not in e.text()
+
+
+@pytest.mark.parametrize("activation", ["logistic", "tanh", "gelu", "silu", "relu"])
+def test_no_false_alarm_on_large_inputs(activation):
+    X, y = fastmlp.data.load_digits()
+    for dtype in ("float64", "float32"):
+        model = fastmlp.MLP([64, 20, 10], activation=activation, dtype=dtype, seed=0)
+        for row in range(0, 10, 2):
+            e = fastmlp.explain(model, X[row] * 16, y[row])
+            assert e.agrees, (row, e.check.largest)
+            size = np.abs(e.check.derivatives)
+            strong = size > max(1e-2 * size.max(), 1e-3)  # which differences can tell
+            apart = np.abs(e.check.derivatives - e.check.numerical)[strong]
+            assert (apart <= 1e-6 * size[strong]).all()
