@@ -183,3 +183,30 @@ def test_notebook():
     html = fastmlp.explain(model, X, y)._repr_html_()
     assert html.startswith('<iframe title="fastmlp.explain" srcdoc="&lt;!doctype html&gt;')
     assert html.count('"') == 6  # the page's own are all escaped
+
+
+@pytest.mark.parametrize("case", ["rate", "poisson", "raw", "plane"])
+def test_overflow(case):
+    """What overflows is a mark in the report, inf in the text, and no warning."""
+    rng = np.random.default_rng(0)
+    X, y, rate = rng.uniform(0, 20, (30, 4)), rng.uniform(0, 20, (30, 1)), 0.1
+    if case == "rate":
+        model, X, y, _ = examples.chain()
+        rate = 1e300
+    elif case == "poisson":
+        model = fastmlp.MLP([4, 16, 16, 1], loss="poisson", seed=0)
+    elif case == "raw":
+        model = fastmlp.MLP([4, 100, 100, 1], loss="squared_error", seed=0)
+        X, y = 1000 * X, 1000 * y
+    else:
+        model, X = fastmlp.MLP([2, 4, 1], loss="poisson", seed=2), X[:, :2]
+    e = fastmlp.explain(model, X, y, learning_rate=rate)
+    page = e.html()
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert data["loss"] == e.loss
+    assert data["lossAfter"] == (e.loss_after if np.isfinite(e.loss_after) else "∞")
+    assert "5. REPEAT" in e.text()
+    if case == "rate":
+        assert not np.isfinite(e.loss_after)
+    pytest.importorskip("matplotlib")
+    e.plot().savefig(io.BytesIO(), format="png")

@@ -72,6 +72,7 @@ class Check:
         )
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def check(model: MLP, X: Array, y: Array, indices: Array) -> Check:
     """Compare the derivatives by some of the parameters with differences of the loss."""
     twin = double(model)
@@ -87,6 +88,7 @@ def check(model: MLP, X: Array, y: Array, indices: Array) -> Check:
     size = np.maximum(np.abs(derivatives), np.abs(numerical))
     size = np.maximum(size, noise / AGREEMENT)
     error = np.abs(derivatives - numerical) / np.where(size > 0, size, 1)
+    error = np.where(np.isfinite(error), error, np.inf)
     return Check(indices, derivatives, numerical, error, kinks.astype(bool))
 
 

@@ -22,6 +22,7 @@ MOST = 12  # neurons of a layer, beyond which every so-manieth is drawn
 GRID = 81
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def overview(e: Explanation) -> "Figure":
     """Return network, loss surface, training, and derivatives beside their checks."""
     figure = _figure((11, 8))
@@ -86,7 +87,10 @@ def network(e: Explanation, axes: "Axes") -> None:
 
 def surface(e: Explanation, s: Surface, axes: "Axes") -> None:
     """Draw the loss over two weights, the descent on it, and the gradient as arrows."""
-    heights = np.sqrt(np.maximum(s.loss - s.loss.min(), 0))
+    finite = np.where(np.isfinite(s.loss), s.loss, np.nan)
+    highest = min(float(np.nanmax(finite)), 1e30)
+    heights = np.minimum(np.nan_to_num(finite, nan=highest), highest)
+    heights = np.sqrt(heights - heights.min())
     axes.contourf(s.u, s.v, heights, levels=24, cmap="viridis")
     axes.contour(s.u, s.v, heights, levels=12, colors="white", linewidths=0.4, alpha=0.5)
     size = np.hypot(s.arrows[:, 2], s.arrows[:, 3])
@@ -106,9 +110,10 @@ def _training(e: Explanation, axes: "Axes") -> None:
     losses = []
     for state in recorder.states:
         model.params[:] = state
-        losses.append(model.loss(e.X, e.y))
+        loss = model.loss(e.X, e.y)
+        losses.append(loss if np.isfinite(loss) else np.nan)
     axes.plot(recorder.epochs, losses, color=PLUS)
-    if min(losses) > 0 and max(losses) > 20 * min(losses):
+    if np.nanmin(losses) > 0 and np.nanmax(losses) > 20 * np.nanmin(losses):
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=0)
