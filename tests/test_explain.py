@@ -487,3 +487,12 @@ def test_no_false_alarm_on_large_inputs(activation):
             strong = size > max(1e-2 * size.max(), 1e-3)  # which differences can tell
             apart = np.abs(e.check.derivatives - e.check.numerical)[strong]
             assert (apart <= 1e-6 * size[strong]).all()
+
+
+def test_one_weight_says_that_there_is_a_kink():
+    model = fastmlp.MLP([2, 3, 2], dtype="float64", seed=3)
+    e = fastmlp.explain(model, [[0, 0], [1, 2]], [0, 1])
+    bias = e.weight(0, None, 0)  # on row 0 its neuron is at exactly 0
+    assert bias.kink and not e.weight(1, None, 0).kink
+    assert bias.text().endswith("nothing to compare with: the loss has a kink here")
+    assert "relative error" not in bias.text()

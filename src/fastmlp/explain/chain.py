@@ -101,10 +101,13 @@ class Chain:
         twin = (
             "" if self.in_float64 == self.derivative else f"in float64 {_number(self.in_float64)}, "
         )
-        lines.append(
-            f"  {twin}by differences {_number(self.numerical)}, "
-            f"relative error {self.relative_error:.1e}"
-        )
+        if self.kink:
+            lines.append("  by differences nothing to compare with: the loss has a kink here")
+        else:
+            lines.append(
+                f"  {twin}by differences {_number(self.numerical)}, "
+                f"relative error {self.relative_error:.1e}"
+            )
         return "\n".join(lines)
 
     __str__ = text
