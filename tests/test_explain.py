@@ -496,3 +496,28 @@ def test_one_weight_says_that_there_is_a_kink():
     assert bias.kink and not e.weight(1, None, 0).kink
     assert bias.text().endswith("nothing to compare with: the loss has a kink here")
     assert "relative error" not in bias.text()
+
+
+def test_off_is_said_of_a_relu_alone():
+    def lines(activation, x):
+        model = fastmlp.MLP([1, 2, 2], activation=activation, dtype="float64", seed=2)
+        model.weights[0][...] = [[1, -1]]
+        return fastmlp.explain(model, [[x]], [1]).text()
+
+    assert "  fires" in lines("relu", 1.0) and "  is off" in lines("relu", 1.0)
+    assert "off on every row, so that no error passes" in lines("relu", 1.0)
+    assert "  does not fire" in lines("leaky_relu", 1.0)
+    for activation in ("tanh", "logistic", "gelu", "silu", "identity"):
+        text = lines(activation, 1.0)
+        assert "fires" not in text and "is off" not in text and "on every row" not in text
+    saturated = lines("tanh", 500.0)
+    assert "  so far out that their slope is 0 on every row, so that no error passes" in saturated
+    assert "fires" not in saturated and "off" not in saturated
+
+
+def test_what_is_shown_of_many_rows():
+    rng = np.random.default_rng(0)
+    model = fastmlp.MLP([3, 9, 2], activation="tanh", dtype="float64", seed=0)
+    text = fastmlp.explain(model, rng.normal(size=(9, 3)), rng.integers(0, 2, 9)).text()
+    assert "(of rows the first 8 are shown, of neurons and terms the 8 strongest, " in text
+    assert "(1 weaker neuron left out)" in text

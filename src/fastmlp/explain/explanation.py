@@ -45,7 +45,7 @@ class Neuron:
         ``z = sum(terms) + bias``, and its activation a.
     activation : str
     fired : bool
-        Whether z is past the threshold 0.
+        Whether z is above 0, the threshold of relu.
     slope, dz : float
         Derivative of a by z, and of the total loss by z.
     """

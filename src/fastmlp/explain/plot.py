@@ -65,7 +65,7 @@ def network(e: Explanation, axes: "Axes") -> None:
         size = 900 if max(map(len, shown)) <= 4 else 160
         for j, height in zip(ids, heights, strict=True):
             share = abs(float(A[j])) / largest
-            off = 0 < number < len(values) - 1 and not e.layers[number - 1].fired[row, j]
+            off = 0 < number < len(values) - 1 and e.layers[number - 1].slope[row, j] == 0
             axes.scatter(
                 number, height, s=size, zorder=2, edgecolors=INK, linestyle="--" if off else "-",
                 color=_mixed(MINUS if A[j] < 0 else PLUS, share),
