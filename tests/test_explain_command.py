@@ -2,7 +2,10 @@
 
 import io
 import json
+import math
+import re
 import struct
+from fractions import Fraction
 
 import commandline
 import numpy as np
@@ -157,6 +160,16 @@ def test_descend_refuses():
         descend(lambda p: p, [1, 2])
     with pytest.raises(FloatingPointError, match=r"in step .*; try a smaller learning rate"):
         descend(lambda p: p[0] ** 4, [3.0], 10, 100)
+    for returned in (None, "3", 1 + 2j):
+        with pytest.raises(
+            TypeError, match=f"f returned {re.escape(repr(returned))}, expected one"
+        ):
+            descend(lambda p, returned=returned: returned, [1])
+    with pytest.raises(FloatingPointError, match=r"f is nan at \(1\); start where f is a finite"):
+        descend(lambda p: np.nan, [1.0])
+    with pytest.raises(FloatingPointError, match="start where f is a finite number, to all sides"):
+        descend(lambda p: np.sqrt(p[0]), [0.0])
+    assert descend(lambda p: Fraction(1, 2), [1.0], steps=1).values.tolist() == [0.5, 0.5]
     with pytest.raises(ValueError, match="steps is -1"):
         descend(lambda p: 0, [1], steps=-1)
 
@@ -176,6 +189,17 @@ def test_pictures():
         figure = descend(lambda p: float((p**2).sum()), start, 0.1, 5).plot()
         assert len(figure.axes[0].lines) == n_lines
         figure.savefig(io.BytesIO(), format="png")
+
+
+@pytest.mark.parametrize("log", [math.log, np.log])
+def test_pictures_of_a_function_with_a_limited_domain(log):
+    pytest.importorskip("matplotlib")
+    axes = descend(lambda p: p[0] - log(p[0]), [0.2], 0.1, 50).plot().axes[0]
+    x, heights = (np.array(data, float) for data in axes.lines[0].get_data())
+    assert (x <= 0).any() and np.isnan(heights[x <= 0]).all()
+    np.testing.assert_allclose(heights[x > 0], x[x > 0] - np.log(x[x > 0]))
+    figure = descend(lambda p: p[0] - log(p[0]) + p[1] ** 2, [0.2, 1], 0.1, 50).plot()
+    figure.savefig(io.BytesIO(), format="png")
 
 
 def test_notebook():

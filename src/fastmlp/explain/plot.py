@@ -142,12 +142,12 @@ def descent(way: Descent) -> "Figure":
     n = way.path.shape[1]
     if n == 1:
         x = _reach(way.path[:, 0])
-        axes.plot(x, [way.function(np.array([v])) for v in x], color=SOFT)
+        axes.plot(x, [_height(way, v) for v in x], color=SOFT)
         axes.plot(way.path[:, 0], way.values, "o-", color=PATH, markersize=4)
         axes.set(xlabel="x", ylabel="f(x)")
     elif n == 2:
         u, v = _reach(way.path[:, 0]), _reach(way.path[:, 1])
-        heights = np.array([[way.function(np.array([a, b])) for a in u] for b in v], float)
+        heights = np.ma.masked_invalid([[_height(way, a, b) for a in u] for b in v])
         heights = np.sqrt(np.maximum(heights - heights.min(), 0))
         axes.contourf(u, v, heights, levels=24, cmap="viridis")
         axes.contour(u, v, heights, levels=12, colors="white", linewidths=0.4, alpha=0.5)
@@ -162,6 +162,16 @@ def descent(way: Descent) -> "Figure":
     if n != 2:
         _clear(axes)
     return figure
+
+
+def _height(way: Descent, *point: float) -> float:
+    """Return the function, NaN where it has no finite value: a picture shows more than the path."""
+    with np.errstate(all="ignore"):
+        try:
+            value = float(np.asarray(way.function(np.array(point)), np.float64).item())
+        except (ArithmeticError, ValueError, TypeError):
+            return np.nan
+    return value if np.isfinite(value) else np.nan
 
 
 def _figure(size: tuple[float, float]) -> "Figure":
