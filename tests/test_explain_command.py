@@ -69,6 +69,10 @@ def test_a_row_of_the_digits(model):
     loss = fastmlp.MLP.load(model).loss(X[[7, 9]] / 16, y[[7, 9]])
     out = explained("--model", model, "--data", "digits", "--row", "7,9")
     assert f"the mean over 2 rows: {loss:.6g}" in out
+    assert out.startswith("Rows 0, 1, ... here are rows 7, 9 of digits.\nEvery input is value / 16")
+    out = explained("--model", model, "--data", "digits", "--row", 7, "--weight", "0,21,3")
+    assert out.startswith("Row 0 here is row 7 of digits.\n")
+    assert explained("--model", model, "--data", "digits", "--row", "0:2").startswith("Every input")
     assert "3 rows" in explained("--model", model, "--data", "digits", "--row", "5:8")
 
 
@@ -79,7 +83,15 @@ def test_a_table(tmp_path):
     out = explained(*common, "--model", tmp_path / "m", "--row", 3)
     mean, deviation = np.mean(columns["rent"]), np.std(columns["rent"])
     assert "loss squared_error" in out
+    assert out.startswith(f"Row 0 here is row 3 of {tmp_path / 't.csv'}.\nThe inputs, in order:\n")
+    assert "  x[0..2]: 1 for the city of the row, of Aachen, West, Bonn, Köln\n" in out
+    name, shift, scale = re.search(r"  x\[4\]: \((\w+) - (.+)\) / (.+)\n", out).groups()
+    x = [float(value) for value in out.partition("row 0: x = [")[2].partition("]")[0].split(", ")]
+    assert name == "size" and len(x) == 7
+    assert x[4] == pytest.approx((columns["size"][3] - float(shift)) / float(scale), abs=1e-4)
+    shift, scale = map(float, re.search(r"is wanted: \(rent - (.+)\) / (.+)\n", out).groups())
     wanted = float(out.partition("wanted [")[2].partition("]")[0])
+    assert wanted * scale + shift == pytest.approx(columns["rent"][3], rel=1e-4)
     assert wanted == pytest.approx((columns["rent"][3] - mean) / deviation, abs=0.2)
     commandline.train("--data", tmp_path / "t.csv", "--target", "city", "--epochs", 1,
                       "--out", tmp_path / "c")  # fmt: skip
