@@ -289,6 +289,24 @@ def test_bad_input():
         fastmlp.explain(model, [[1, 2]], [0], recorder=[])
     with pytest.raises(ValueError, match=r"recorder has a model of sizes \[3, 2\]"):
         fastmlp.explain(model, [[1, 2]], [0], recorder=Recorder(fastmlp.MLP([3, 2])))
+    for given, ours, message in [
+        ({"activation": "tanh"}, {}, r"activations \['tanh'\], this one has \['relu'\]"),
+        ({"dtype": "float64"}, {}, "dtype float64, this one has float32"),
+        ({"loss": "huber"}, {"loss": "poisson"}, "loss huber, this one has poisson"),
+        ({"loss": "huber", "loss_parameter": 2}, {"loss": "huber"}, r"loss_parameter 2\.0, this"),
+    ]:
+        with pytest.raises(ValueError, match=f"recorder has a model of {message}"):
+            recorder = Recorder(fastmlp.MLP([2, 3, 2], **given))
+            target = [[1, 1]] if ours else [0]
+            fastmlp.explain(fastmlp.MLP([2, 3, 2], **ours), [[1, 2]], target, recorder=recorder)
+    with pytest.raises(TypeError, match="labels is 5, expected a name for every output"):
+        fastmlp.explain(model, [[1, 2]], [0], labels=5)
+    broken = fastmlp.MLP([2, 2])
+    broken.params[3] = np.nan
+    with pytest.raises(
+        ValueError, match=r"the model's params\[3\] is nan, expected finite numbers"
+    ):
+        fastmlp.explain(broken, [[1, 2]], [0])
     e = fastmlp.explain(model, [[1, 2]], [0])
     with pytest.raises(ValueError, match=r"row 1 does not exist: the explanation has 1 row"):
         e.neuron(0, 0, row=1)

@@ -124,6 +124,7 @@ def test_files(model, tmp_path):
         (["--model", "M", "--data", "digits", "--row", "-1"], "row -1 does not exist"),
         (["--model", "M", "--data", "digits", "--row", "x"], "--row is 'x', expected 7"),
         (["--model", "M", "--data", "digits", "--row", "5:5"], "names no row"),
+        (["--model", "M", "--data", "digits", "--row", ""], "--row is '', expected 7"),
         (["--model", "M", "--data", "W"], "has 3 features, M expects 64"),
         (["--model", "M", "--data", "N"], "row 0, column 1"),
         (["--model", "M", "--data", "missing.npz"], "missing.npz"),

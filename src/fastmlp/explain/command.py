@@ -102,7 +102,8 @@ def _of_model(arguments: argparse.Namespace) -> tuple[Explanation, list[str]]:
             f"{arguments.data} has {found.X.shape[1]} features, {arguments.model} expects {n}"
         )
     X = found.inputs(preprocessing, model.dtype)
-    rows = _rows(arguments.row or "0", len(X), arguments.data)
+    row = "0" if arguments.row is None else arguments.row
+    rows = _rows(row, len(X), arguments.data)
     y = _targets(arguments, model, preprocessing, rows)
     notes = [*_which(rows, arguments.data), *_scaled(preprocessing)]
     labels = preprocessing.labels

@@ -119,6 +119,12 @@ def turn(model: MLP, X: Array, y: Array, learning_rate: float) -> Turn:
     from `MLP.gradients`, which is the engine that trains.
     """
     learning_rate = as_real(learning_rate, "learning_rate", 0)
+    bad = np.flatnonzero(~np.isfinite(model.params))
+    if bad.size:
+        raise ValueError(
+            f"the model's params[{bad[0]}] is {model.params[bad[0]]}, expected finite numbers: "
+            "a training that diverged leaves none"
+        )
     sums, values = forward(model, X)
     loss, dweights, dbiases = model.gradients(X, y)
     losses = row_losses(sums[-1], y, model.loss_name, model.loss_parameter)
