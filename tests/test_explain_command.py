@@ -1,10 +1,12 @@
 """``fastmlp explain``, descend, and the pictures."""
 
+import errno
 import io
 import json
 import math
 import re
 import struct
+import tempfile
 from fractions import Fraction
 
 import commandline
@@ -145,6 +147,17 @@ def test_bad_input(argv, message, model, tmp_path, monkeypatch):
     result = commandline.run("explain", *(names.get(word, word) for word in argv))
     commandline.refused(result, message)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["M", "N.npz", "W.npz"]
+
+
+def test_a_folder_that_takes_no_file(tmp_path, monkeypatch):
+    """The message names the file that was asked for, not the temporary one."""
+
+    def refuse(**given):
+        raise OSError(errno.EROFS, "Read-only file system", f"{given['dir']}/.r.html.x.tmp")
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    result = commandline.run("explain", "--html", tmp_path / "r.html")
+    commandline.refused(result, f"cannot write {tmp_path / 'r.html'}: Read-only file system")
 
 
 def test_descend():
