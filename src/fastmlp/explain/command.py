@@ -158,7 +158,8 @@ def _scaled(preprocessing: Preprocessing) -> Iterator[str]:
             if name in preprocessing.categories:
                 texts = preprocessing.categories[name]
                 of = ", ".join(texts[:MOST]) + (", ..." if len(texts) > MOST else "")
-                yield f"  x[{start}..{start + width - 1}]: 1 for the {name} of the row, of {of}"
+                end = f"..{start + width - 1}" * (width > 1)
+                yield f"  x[{start}{end}]: 1 for the {name} of the row, of {of}"
             else:
                 yield f"  x[{start}]: {_standard(name, float(shifts[i]), float(scales[i]))}"
             start += width
