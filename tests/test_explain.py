@@ -289,6 +289,24 @@ def test_bad_input():
         fastmlp.explain(model, [[1, 2]], [0], recorder=[])
     with pytest.raises(ValueError, match=r"recorder has a model of sizes \[3, 2\]"):
         fastmlp.explain(model, [[1, 2]], [0], recorder=Recorder(fastmlp.MLP([3, 2])))
+    for given, ours, message in [
+        ({"activation": "tanh"}, {}, r"activations \['tanh'\], this one has \['relu'\]"),
+        ({"dtype": "float64"}, {}, "dtype float64, this one has float32"),
+        ({"loss": "huber"}, {"loss": "poisson"}, "loss huber, this one has poisson"),
+        ({"loss": "huber", "loss_parameter": 2}, {"loss": "huber"}, r"loss_parameter 2\.0, this"),
+    ]:
+        with pytest.raises(ValueError, match=f"recorder has a model of {message}"):
+            recorder = Recorder(fastmlp.MLP([2, 3, 2], **given))
+            target = [[1, 1]] if ours else [0]
+            fastmlp.explain(fastmlp.MLP([2, 3, 2], **ours), [[1, 2]], target, recorder=recorder)
+    with pytest.raises(TypeError, match="labels is 5, expected a name for every output"):
+        fastmlp.explain(model, [[1, 2]], [0], labels=5)
+    broken = fastmlp.MLP([2, 2])
+    broken.params[3] = np.nan
+    with pytest.raises(
+        ValueError, match=r"the model's params\[3\] is nan, expected finite numbers"
+    ):
+        fastmlp.explain(broken, [[1, 2]], [0])
     e = fastmlp.explain(model, [[1, 2]], [0])
     with pytest.raises(ValueError, match=r"row 1 does not exist: the explanation has 1 row"):
         e.neuron(0, 0, row=1)
@@ -448,3 +466,76 @@ def test_step_of_the_differences():
         model.params[:] = [w, 0]
         found = checks.check(model, np.array([[1.0]]), np.array([[3.0]]), np.array([0]))
         assert found.numerical[0] == pytest.approx(w - 3, rel=1e-9)
+
+
+def test_the_error_shown_is_of_the_numbers_shown():
+    """Of a float32 model the two that are compared in float64 stand beside the engine's."""
+    X, y = fastmlp.data.load_digits()
+    model = fastmlp.MLP([64, 20, 10], seed=0)
+    e = fastmlp.explain(model, X[7] / 16, y[7])
+    table = e.text().partition("Every derivative beside the same")[2].splitlines()
+    assert " ".join(table[1].split()) == "engine in float64 by differences relative error"
+    engine, twin, differences = map(float, table[2].split()[1:4])
+    assert engine == pytest.approx(twin, rel=1e-4) and twin == pytest.approx(differences, rel=1e-5)
+    weights = [e.weight(1, i, j) for i in range(20) for j in range(10)]
+    largest = max(abs(weight.derivative) for weight in weights)
+    for weight in weights:
+        if abs(weight.derivative) > 1e-2 * largest:
+            apart = abs(weight.in_float64 - weight.numerical)
+            size = max(abs(weight.in_float64), abs(weight.numerical))
+            assert weight.relative_error == pytest.approx(apart / size, rel=1e-9, abs=1e-15)
+    weight = max(weights, key=lambda w: abs(w.in_float64 - w.derivative))
+    assert weight.in_float64 != weight.derivative
+    last = weight.text().splitlines()[-1]
+    assert last.startswith(f"  in float64 {weight.in_float64:.6g}, by differences ")
+    double = fastmlp.MLP([64, 20, 10], dtype="float64", seed=0)
+    e = fastmlp.explain(double, X[7] / 16, y[7])
+    assert "in float64" not in e.weight(1, 3, 7).text() and "  engine  " not in e.text()
+
+
+@pytest.mark.parametrize("activation", ["logistic", "tanh", "gelu", "silu", "relu"])
+def test_no_false_alarm_on_large_inputs(activation):
+    X, y = fastmlp.data.load_digits()
+    for dtype in ("float64", "float32"):
+        model = fastmlp.MLP([64, 20, 10], activation=activation, dtype=dtype, seed=0)
+        for row in range(0, 10, 2):
+            e = fastmlp.explain(model, X[row] * 16, y[row])
+            assert e.agrees, (row, e.check.largest)
+            size = np.abs(e.check.derivatives)
+            strong = size > max(1e-2 * size.max(), 1e-3)  # which differences can tell
+            apart = np.abs(e.check.derivatives - e.check.numerical)[strong]
+            assert (apart <= 1e-6 * size[strong]).all()
+
+
+def test_one_weight_says_that_there_is_a_kink():
+    model = fastmlp.MLP([2, 3, 2], dtype="float64", seed=3)
+    e = fastmlp.explain(model, [[0, 0], [1, 2]], [0, 1])
+    bias = e.weight(0, None, 0)  # on row 0 its neuron is at exactly 0
+    assert bias.kink and not e.weight(1, None, 0).kink
+    assert bias.text().endswith("nothing to compare with: the loss has a kink here")
+    assert "relative error" not in bias.text()
+
+
+def test_off_is_said_of_a_relu_alone():
+    def lines(activation, x):
+        model = fastmlp.MLP([1, 2, 2], activation=activation, dtype="float64", seed=2)
+        model.weights[0][...] = [[1, -1]]
+        return fastmlp.explain(model, [[x]], [1]).text()
+
+    assert "  fires" in lines("relu", 1.0) and "  is off" in lines("relu", 1.0)
+    assert "off on every row, so that no error passes" in lines("relu", 1.0)
+    assert "  does not fire" in lines("leaky_relu", 1.0)
+    for activation in ("tanh", "logistic", "gelu", "silu", "identity"):
+        text = lines(activation, 1.0)
+        assert "fires" not in text and "is off" not in text and "on every row" not in text
+    saturated = lines("tanh", 500.0)
+    assert "  so far out that their slope is 0 on every row, so that no error passes" in saturated
+    assert "fires" not in saturated and "off" not in saturated
+
+
+def test_what_is_shown_of_many_rows():
+    rng = np.random.default_rng(0)
+    model = fastmlp.MLP([3, 9, 2], activation="tanh", dtype="float64", seed=0)
+    text = fastmlp.explain(model, rng.normal(size=(9, 3)), rng.integers(0, 2, 9)).text()
+    assert "(of rows the first 8 are shown, of neurons and terms the 8 strongest, " in text
+    assert "(1 weaker neuron left out)" in text

@@ -1,8 +1,13 @@
 """``fastmlp explain``, descend, and the pictures."""
 
+import errno
 import io
 import json
+import math
+import re
 import struct
+import tempfile
+from fractions import Fraction
 
 import commandline
 import numpy as np
@@ -66,6 +71,10 @@ def test_a_row_of_the_digits(model):
     loss = fastmlp.MLP.load(model).loss(X[[7, 9]] / 16, y[[7, 9]])
     out = explained("--model", model, "--data", "digits", "--row", "7,9")
     assert f"the mean over 2 rows: {loss:.6g}" in out
+    assert out.startswith("Rows 0, 1, ... here are rows 7, 9 of digits.\nEvery input is value / 16")
+    out = explained("--model", model, "--data", "digits", "--row", 7, "--weight", "0,21,3")
+    assert out.startswith("Row 0 here is row 7 of digits.\n")
+    assert explained("--model", model, "--data", "digits", "--row", "0:2").startswith("Every input")
     assert "3 rows" in explained("--model", model, "--data", "digits", "--row", "5:8")
 
 
@@ -76,7 +85,15 @@ def test_a_table(tmp_path):
     out = explained(*common, "--model", tmp_path / "m", "--row", 3)
     mean, deviation = np.mean(columns["rent"]), np.std(columns["rent"])
     assert "loss squared_error" in out
+    assert out.startswith(f"Row 0 here is row 3 of {tmp_path / 't.csv'}.\nThe inputs, in order:\n")
+    assert "  x[0..2]: 1 for the city of the row, of Aachen, West, Bonn, Köln\n" in out
+    name, shift, scale = re.search(r"  x\[4\]: \((\w+) - (.+)\) / (.+)\n", out).groups()
+    x = [float(value) for value in out.partition("row 0: x = [")[2].partition("]")[0].split(", ")]
+    assert name == "size" and len(x) == 7
+    assert x[4] == pytest.approx((columns["size"][3] - float(shift)) / float(scale), abs=1e-4)
+    shift, scale = map(float, re.search(r"is wanted: \(rent - (.+)\) / (.+)\n", out).groups())
     wanted = float(out.partition("wanted [")[2].partition("]")[0])
+    assert wanted * scale + shift == pytest.approx(columns["rent"][3], rel=1e-4)
     assert wanted == pytest.approx((columns["rent"][3] - mean) / deviation, abs=0.2)
     commandline.train("--data", tmp_path / "t.csv", "--target", "city", "--epochs", 1,
                       "--out", tmp_path / "c")  # fmt: skip
@@ -109,6 +126,7 @@ def test_files(model, tmp_path):
         (["--model", "M", "--data", "digits", "--row", "-1"], "row -1 does not exist"),
         (["--model", "M", "--data", "digits", "--row", "x"], "--row is 'x', expected 7"),
         (["--model", "M", "--data", "digits", "--row", "5:5"], "names no row"),
+        (["--model", "M", "--data", "digits", "--row", ""], "--row is '', expected 7"),
         (["--model", "M", "--data", "W"], "has 3 features, M expects 64"),
         (["--model", "M", "--data", "N"], "row 0, column 1"),
         (["--model", "M", "--data", "missing.npz"], "missing.npz"),
@@ -129,6 +147,17 @@ def test_bad_input(argv, message, model, tmp_path, monkeypatch):
     result = commandline.run("explain", *(names.get(word, word) for word in argv))
     commandline.refused(result, message)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["M", "N.npz", "W.npz"]
+
+
+def test_a_folder_that_takes_no_file(tmp_path, monkeypatch):
+    """The message names the file that was asked for, not the temporary one."""
+
+    def refuse(**given):
+        raise OSError(errno.EROFS, "Read-only file system", f"{given['dir']}/.r.html.x.tmp")
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    result = commandline.run("explain", "--html", tmp_path / "r.html")
+    commandline.refused(result, f"cannot write {tmp_path / 'r.html'}: Read-only file system")
 
 
 def test_descend():
@@ -157,6 +186,16 @@ def test_descend_refuses():
         descend(lambda p: p, [1, 2])
     with pytest.raises(FloatingPointError, match=r"in step .*; try a smaller learning rate"):
         descend(lambda p: p[0] ** 4, [3.0], 10, 100)
+    for returned in (None, "3", 1 + 2j):
+        with pytest.raises(
+            TypeError, match=f"f returned {re.escape(repr(returned))}, expected one"
+        ):
+            descend(lambda p, returned=returned: returned, [1])
+    with pytest.raises(FloatingPointError, match=r"f is nan at \(1\); start where f is a finite"):
+        descend(lambda p: np.nan, [1.0])
+    with pytest.raises(FloatingPointError, match="start where f is a finite number, to all sides"):
+        descend(lambda p: np.sqrt(p[0]), [0.0])
+    assert descend(lambda p: Fraction(1, 2), [1.0], steps=1).values.tolist() == [0.5, 0.5]
     with pytest.raises(ValueError, match="steps is -1"):
         descend(lambda p: 0, [1], steps=-1)
 
@@ -178,8 +217,46 @@ def test_pictures():
         figure.savefig(io.BytesIO(), format="png")
 
 
+@pytest.mark.parametrize("log", [math.log, np.log])
+def test_pictures_of_a_function_with_a_limited_domain(log):
+    pytest.importorskip("matplotlib")
+    axes = descend(lambda p: p[0] - log(p[0]), [0.2], 0.1, 50).plot().axes[0]
+    x, heights = (np.array(data, float) for data in axes.lines[0].get_data())
+    assert (x <= 0).any() and np.isnan(heights[x <= 0]).all()
+    np.testing.assert_allclose(heights[x > 0], x[x > 0] - np.log(x[x > 0]))
+    figure = descend(lambda p: p[0] - log(p[0]) + p[1] ** 2, [0.2, 1], 0.1, 50).plot()
+    figure.savefig(io.BytesIO(), format="png")
+
+
 def test_notebook():
     model, X, y, _ = examples.two_layer()
     html = fastmlp.explain(model, X, y)._repr_html_()
     assert html.startswith('<iframe title="fastmlp.explain" srcdoc="&lt;!doctype html&gt;')
     assert html.count('"') == 6  # the page's own are all escaped
+
+
+@pytest.mark.parametrize("case", ["rate", "poisson", "raw", "plane"])
+def test_overflow(case):
+    """What overflows is a mark in the report, inf in the text, and no warning."""
+    rng = np.random.default_rng(0)
+    X, y, rate = rng.uniform(0, 20, (30, 4)), rng.uniform(0, 20, (30, 1)), 0.1
+    if case == "rate":
+        model, X, y, _ = examples.chain()
+        rate = 1e300
+    elif case == "poisson":
+        model = fastmlp.MLP([4, 16, 16, 1], loss="poisson", seed=0)
+    elif case == "raw":
+        model = fastmlp.MLP([4, 100, 100, 1], loss="squared_error", seed=0)
+        X, y = 1000 * X, 1000 * y
+    else:
+        model, X = fastmlp.MLP([2, 4, 1], loss="poisson", seed=2), X[:, :2]
+    e = fastmlp.explain(model, X, y, learning_rate=rate)
+    page = e.html()
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert data["loss"] == e.loss
+    assert data["lossAfter"] == (e.loss_after if np.isfinite(e.loss_after) else "∞")
+    assert "5. REPEAT" in e.text()
+    if case == "rate":
+        assert not np.isfinite(e.loss_after)
+    pytest.importorskip("matplotlib")
+    e.plot().savefig(io.BytesIO(), format="png")

@@ -31,7 +31,10 @@ def write_atomically(path: Path_) -> Iterator[BinaryIO]:
     file lies in the same folder, is flushed to the disk, and then renamed.
     """
     target = check_writable(path)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    except OSError as error:  # it names the temporary file, which nobody has heard of
+        raise type(error)(f"cannot write {path}: {error.strerror}") from None
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -55,15 +55,18 @@ class Chain:
     ----------
     name : str
     derivative : float
-        From the engine that trains.
+        From the engine that trains, in the model's dtype.
     paths : tuple of Path
         The strongest, strongest first.
     n_paths : int
         How many there are, over all rows.
     rest : float
         What the paths not listed add up to.
-    numerical, relative_error : float
-        By differences of the loss, and how far that is from the derivative, in float64.
+    in_float64, numerical, relative_error : float
+        The same derivative in float64, by differences of the loss in float64, and how far these
+        two are apart.
+    kink : bool
+        Whether the loss has a kink here, so that there is no derivative to compare with.
     """
 
     name: str
@@ -71,8 +74,10 @@ class Chain:
     paths: tuple[Path, ...]
     n_paths: int
     rest: float
+    in_float64: float
     numerical: float
     relative_error: float
+    kink: bool
 
     @property
     def total(self) -> float:
@@ -92,9 +97,17 @@ class Chain:
         if left:
             lines.append(f"  the other {left:,} together: {_number(self.rest)}")
         lines.append(f"  sum over paths {_number(self.total)}, engine {_number(self.derivative)}")
-        lines.append(
-            f"  by differences {_number(self.numerical)}, relative error {self.relative_error:.1e}"
+        # What is compared is in float64; where the model is, the engine's number is that one.
+        twin = (
+            "" if self.in_float64 == self.derivative else f"in float64 {_number(self.in_float64)}, "
         )
+        if self.kink:
+            lines.append("  by differences nothing to compare with: the loss has a kink here")
+        else:
+            lines.append(
+                f"  {twin}by differences {_number(self.numerical)}, "
+                f"relative error {self.relative_error:.1e}"
+            )
         return "\n".join(lines)
 
     __str__ = text

@@ -1,6 +1,7 @@
 """``fastmlp explain``: one step of training, printed, or as a report to look at."""
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from fastmlp.sources import read_rows, read_samples
 __all__ = ["add_command"]
 
 Array = NDArray[Any]
+
+MOST = 8  # columns, categories and numbers of rows that are named
 
 
 def add_command(commands: Any, data_help: str) -> None:
@@ -50,9 +53,9 @@ def run(arguments: argparse.Namespace) -> None:
     for path in (arguments.html, arguments.plot):
         if path is not None:
             persist.check_writable(path)
-    explanation = _of_model(arguments) if arguments.model else _of_example(arguments)
+    explanation, notes = _of_model(arguments) if arguments.model else (_of_example(arguments), [])
     if arguments.weight is not None:
-        print(explanation.weight(*_weight(arguments.weight)))
+        print(*notes, explanation.weight(*_weight(arguments.weight)), sep="\n")
     if arguments.html is not None:
         explanation.to_html(arguments.html)
         print(f"report in {arguments.html}")
@@ -65,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
             figure.savefig(file, format=kind)
         print(f"picture in {arguments.plot}")
     if (arguments.weight, arguments.html, arguments.plot) == (None, None, None):
-        print(explanation)
+        print(*notes, explanation, sep="\n")
 
 
 def _of_example(arguments: argparse.Namespace) -> Explanation:
@@ -78,7 +81,8 @@ def _of_example(arguments: argparse.Namespace) -> Explanation:
     return explain(model, X, y, learning_rate=rate)
 
 
-def _of_model(arguments: argparse.Namespace) -> Explanation:
+def _of_model(arguments: argparse.Namespace) -> tuple[Explanation, list[str]]:
+    """Return the explanation, and in words what its rows and numbers are in the file."""
     if arguments.example is not None:
         raise ValueError("--example and --model are two things to explain, expected one")
     if arguments.data is None:
@@ -98,9 +102,12 @@ def _of_model(arguments: argparse.Namespace) -> Explanation:
             f"{arguments.data} has {found.X.shape[1]} features, {arguments.model} expects {n}"
         )
     X = found.inputs(preprocessing, model.dtype)
-    rows = _rows(arguments.row or "0", len(X), arguments.data)
+    row = "0" if arguments.row is None else arguments.row
+    rows = _rows(row, len(X), arguments.data)
     y = _targets(arguments, model, preprocessing, rows)
-    return explain(model, X[rows], y, learning_rate=rate, labels=preprocessing.labels)
+    notes = [*_which(rows, arguments.data), *_scaled(preprocessing)]
+    labels = preprocessing.labels
+    return explain(model, X[rows], y, learning_rate=rate, labels=labels), notes
 
 
 def _targets(
@@ -122,6 +129,54 @@ def _targets(
             raise ValueError(f"the label of row {row} of {arguments.data} is {name!r}, which the "
                              f"model does not know")  # fmt: skip
     return np.array([labels.index(name) for name in names])
+
+
+def _which(rows: list[int], name: str) -> Iterator[str]:
+    """Say which rows of the file they are, where they are not numbered as in it."""
+    if rows == list(range(len(rows))):
+        return
+    if len(rows) == 1:
+        yield f"Row 0 here is row {rows[0]} of {name}."
+    else:
+        shown = ", ".join(map(str, rows[:MOST])) + (", ..." if len(rows) > MOST else "")
+        yield f"Rows 0, 1, ... here are rows {shown} of {name}."
+
+
+def _scaled(preprocessing: Preprocessing) -> Iterator[str]:
+    """Say what was made of the columns before the network saw them."""
+    shift, scale = preprocessing.shift, preprocessing.scale
+    if preprocessing.features is not None:
+        yield "The inputs, in order:"
+        shifts, scales = (np.broadcast_to(v, len(preprocessing.features)) for v in (shift, scale))
+        start = 0
+        for i, (name, width) in enumerate(
+            zip(preprocessing.features, preprocessing.widths or [], strict=True)
+        ):
+            if i == MOST:
+                yield f"  ({len(preprocessing.features) - MOST} more columns)"
+                break
+            if name in preprocessing.categories:
+                texts = preprocessing.categories[name]
+                of = ", ".join(texts[:MOST]) + (", ..." if len(texts) > MOST else "")
+                end = f"..{start + width - 1}" * (width > 1)
+                yield f"  x[{start}{end}]: 1 for the {name} of the row, of {of}"
+            else:
+                yield f"  x[{start}]: {_standard(name, float(shifts[i]), float(scales[i]))}"
+            start += width
+    elif len(shift) > 1:
+        yield "Every input has its mean taken off and is divided by its deviation."
+    elif (shift, scale) != ([0], [1]):
+        yield f"Every input is {_standard('value', shift[0], scale[0])}."
+    target = preprocessing.target
+    if target is not None:
+        yield f"Outputs, and what is wanted: {_standard(target.name, target.shift, target.scale)}"
+
+
+def _standard(name: str, shift: float, scale: float) -> str:
+    """Return how a value was scaled, as a formula."""
+    if shift:
+        name = f"({name} {'-' if shift > 0 else '+'} {abs(shift):.6g})"
+    return name if scale == 1 else f"{name} / {scale:.6g}"
 
 
 def _rows(text: str, n: int, name: str) -> list[int]:

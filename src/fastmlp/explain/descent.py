@@ -1,5 +1,6 @@
 """Gradient descent on any function of a few variables."""
 
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,8 @@ def descend(f: Function, start: ArrayLike, learning_rate: float = 0.1, steps: in
     ------
     FloatingPointError
         The function left the finite numbers.
+    TypeError
+        It returned something that is no real number.
 
     Examples
     --------
@@ -125,18 +128,25 @@ def _partial(f: Function, point: Array, i: int, step: int) -> float:
 
 
 def _value(f: Function, point: Array, step: int) -> float:
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         try:
-            value = np.asarray(f(point.copy()), np.float64)
+            returned = f(point.copy())
+            value = np.asarray(returned)
+            if value.dtype.kind not in "biuf" and not isinstance(returned, numbers.Real):
+                raise TypeError(f"f returned {returned!r}, expected one real number")
+            value = value.astype(np.float64)
         except OverflowError:
             value = np.asarray(np.inf)
     if value.size != 1:
         raise ValueError(f"f returned an array of shape {value.shape}, expected one number")
     if not np.isfinite(value).all():
         at = ", ".join(f"{x:.6g}" for x in point)
-        raise FloatingPointError(
-            f"f is {value.item()} in step {step}, at ({at}); try a smaller learning rate"
+        what = (
+            f"in step {step}, at ({at}); try a smaller learning rate"
+            if step
+            else f"at ({at}); start where f is a finite number, to all sides"
         )
+        raise FloatingPointError(f"f is {value.item()} {what}")
     return float(value.item())
 
 

@@ -45,7 +45,7 @@ class Neuron:
         ``z = sum(terms) + bias``, and its activation a.
     activation : str
     fired : bool
-        Whether z is past the threshold 0.
+        Whether z is above 0, the threshold of relu.
     slope, dz : float
         Derivative of a by z, and of the total loss by z.
     """
@@ -325,18 +325,32 @@ def explain(
     if recorder is not None:
         if not isinstance(recorder, Recorder):
             raise TypeError(f"recorder is {type(recorder).__name__}, expected explain.Recorder")
-        if recorder.model.sizes != model.sizes:
-            raise ValueError(
-                f"recorder has a model of sizes {list(recorder.model.sizes)}, "
-                f"this one has {list(model.sizes)}"
-            )
-    if labels is not None and len(labels) != model.sizes[-1]:
-        raise ValueError(f"labels has {len(labels)} names, the model {model.sizes[-1]} outputs")
+        _check_same(recorder.model, model)
+    if labels is not None:
+        try:
+            labels = list(labels)
+        except TypeError:
+            raise TypeError(f"labels is {labels!r}, expected a name for every output") from None
+        if len(labels) != model.sizes[-1]:
+            raise ValueError(f"labels has {len(labels)} names, the model {model.sizes[-1]} outputs")
     model = copy.deepcopy(model)
     done = turn(model, X, targets, learning_rate)
     return Explanation(
         model, done, learning_rate=float(learning_rate), recorder=recorder, labels=labels
     )
+
+
+def _check_same(recorded: MLP, model: MLP) -> None:
+    """Raise unless the recorder's model computes as this one does."""
+    for what, theirs, ours in (
+        ("sizes", list(recorded.sizes), list(model.sizes)),
+        ("activations", list(recorded.activations), list(model.activations)),
+        ("loss", recorded.loss_name, model.loss_name),
+        ("loss_parameter", recorded.loss_parameter, model.loss_parameter),
+        ("dtype", recorded.dtype, model.dtype),
+    ):
+        if theirs != ours:
+            raise ValueError(f"recorder has a model of {what} {theirs}, this one has {ours}")
 
 
 def _count(n: int, what: str) -> str:

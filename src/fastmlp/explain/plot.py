@@ -22,6 +22,7 @@ MOST = 12  # neurons of a layer, beyond which every so-manieth is drawn
 GRID = 81
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def overview(e: Explanation) -> "Figure":
     """Return network, loss surface, training, and derivatives beside their checks."""
     figure = _figure((11, 8))
@@ -64,7 +65,7 @@ def network(e: Explanation, axes: "Axes") -> None:
         size = 900 if max(map(len, shown)) <= 4 else 160
         for j, height in zip(ids, heights, strict=True):
             share = abs(float(A[j])) / largest
-            off = 0 < number < len(values) - 1 and not e.layers[number - 1].fired[row, j]
+            off = 0 < number < len(values) - 1 and e.layers[number - 1].slope[row, j] == 0
             axes.scatter(
                 number, height, s=size, zorder=2, edgecolors=INK, linestyle="--" if off else "-",
                 color=_mixed(MINUS if A[j] < 0 else PLUS, share),
@@ -86,7 +87,10 @@ def network(e: Explanation, axes: "Axes") -> None:
 
 def surface(e: Explanation, s: Surface, axes: "Axes") -> None:
     """Draw the loss over two weights, the descent on it, and the gradient as arrows."""
-    heights = np.sqrt(np.maximum(s.loss - s.loss.min(), 0))
+    finite = np.where(np.isfinite(s.loss), s.loss, np.nan)
+    highest = min(float(np.nanmax(finite)), 1e30)
+    heights = np.minimum(np.nan_to_num(finite, nan=highest), highest)
+    heights = np.sqrt(heights - heights.min())
     axes.contourf(s.u, s.v, heights, levels=24, cmap="viridis")
     axes.contour(s.u, s.v, heights, levels=12, colors="white", linewidths=0.4, alpha=0.5)
     size = np.hypot(s.arrows[:, 2], s.arrows[:, 3])
@@ -106,9 +110,10 @@ def _training(e: Explanation, axes: "Axes") -> None:
     losses = []
     for state in recorder.states:
         model.params[:] = state
-        losses.append(model.loss(e.X, e.y))
+        loss = model.loss(e.X, e.y)
+        losses.append(loss if np.isfinite(loss) else np.nan)
     axes.plot(recorder.epochs, losses, color=PLUS)
-    if min(losses) > 0 and max(losses) > 20 * min(losses):
+    if np.nanmin(losses) > 0 and np.nanmax(losses) > 20 * np.nanmin(losses):
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=0)
@@ -137,12 +142,12 @@ def descent(way: Descent) -> "Figure":
     n = way.path.shape[1]
     if n == 1:
         x = _reach(way.path[:, 0])
-        axes.plot(x, [way.function(np.array([v])) for v in x], color=SOFT)
+        axes.plot(x, [_height(way, v) for v in x], color=SOFT)
         axes.plot(way.path[:, 0], way.values, "o-", color=PATH, markersize=4)
         axes.set(xlabel="x", ylabel="f(x)")
     elif n == 2:
         u, v = _reach(way.path[:, 0]), _reach(way.path[:, 1])
-        heights = np.array([[way.function(np.array([a, b])) for a in u] for b in v], float)
+        heights = np.ma.masked_invalid([[_height(way, a, b) for a in u] for b in v])
         heights = np.sqrt(np.maximum(heights - heights.min(), 0))
         axes.contourf(u, v, heights, levels=24, cmap="viridis")
         axes.contour(u, v, heights, levels=12, colors="white", linewidths=0.4, alpha=0.5)
@@ -157,6 +162,16 @@ def descent(way: Descent) -> "Figure":
     if n != 2:
         _clear(axes)
     return figure
+
+
+def _height(way: Descent, *point: float) -> float:
+    """Return the function, NaN where it has no finite value: a picture shows more than the path."""
+    with np.errstate(all="ignore"):
+        try:
+            value = float(np.asarray(way.function(np.array(point)), np.float64).item())
+        except (ArithmeticError, ValueError, TypeError):
+            return np.nan
+    return value if np.isfinite(value) else np.nan
 
 
 def _figure(size: tuple[float, float]) -> "Figure":

@@ -103,6 +103,7 @@ class Recorder:
         return list(dict.fromkeys(places.tolist()))
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def rehearse(model: MLP, X: Array, y: Array, learning_rate: float, steps: int) -> Recorder:
     """Record what plain gradient descent on these rows would make of the model, which stays.
 
@@ -125,7 +126,7 @@ def rehearse(model: MLP, X: Array, y: Array, learning_rate: float, steps: int) -
         recorder(history)
         return history.loss[-1] > FLED * (history.loss[0] + 1)
 
-    with contextlib.suppress(DivergedError), np.errstate(over="ignore", invalid="ignore"):
+    with contextlib.suppress(DivergedError):
         trainer.fit(X, y, epochs=steps, callback=step)
     if recorder.loss[-1] > FLED * (recorder.loss[min(1, len(recorder.loss) - 1)] + 1):
         del recorder.states[-1], recorder.epochs[-1], recorder.loss[-1]

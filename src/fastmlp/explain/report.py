@@ -28,8 +28,10 @@ TRACKED = 2000  # parameters kept of every state
 BOUNDARY = 56  # cells along each side of a decision boundary
 POINTS = 400  # rows drawn as points
 TABLE = 60  # derivatives in the table
+LARGEST = 1e30  # of a surface or boundary: what is beyond, or not a number, is drawn as this
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def page(e: Explanation) -> str:
     """Return the report."""
     data = json.dumps(_data(e), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
@@ -66,8 +68,8 @@ def _data(e: Explanation) -> dict[str, Any]:
         "rate": e.learning_rate,
         "nRows": len(e.X),
         "nParameters": model.n_parameters,
-        "loss": e.loss,
-        "lossAfter": e.loss_after,
+        "loss": _finite(e.loss),
+        "lossAfter": e.loss_after if np.isfinite(e.loss_after) else "∞",  # less than no number
         "X": _pack(e.X[:rows][:, shown[0]]),
         "dX": _pack(e.dX[:rows][:, shown[0]]),
         "y": e.y[:rows].tolist(),
@@ -144,9 +146,9 @@ def _check(e: Explanation) -> dict[str, Any]:
         [
             e.name_of(index),
             list(e.place(index)),
-            float(flat[index]),
-            float(numerical),
-            None if kink else float(error),
+            _finite(float(flat[index])),
+            _finite(float(numerical)),
+            None if kink else _apart(error),
         ]
         for index, numerical, error, kink in zip(
             found.indices.tolist(), found.numerical, found.relative_error, found.kinks, strict=True
@@ -154,13 +156,14 @@ def _check(e: Explanation) -> dict[str, Any]:
     ]
     return {
         "entries": entries,
+        "inFloat64": [_finite(float(derivative)) for derivative in found.derivatives],
         "table": order.tolist(),
-        "largest": found.largest,
+        "largest": _apart(found.largest),
         "allowed": AGREEMENT,
         "agrees": bool(e.agrees),
-        "difference": e.turn.difference,
-        "tolerance": e.turn.tolerance,
-        "path": _path_check(e),
+        "difference": _apart(e.turn.difference),
+        "tolerance": _apart(e.turn.tolerance),
+        "path": _apart(_path_check(e)),
     }
 
 
@@ -257,6 +260,8 @@ def _bytes(values: Array) -> dict[str, Any]:
     Two classes: the probability of the second. More: class · 16 + how sure, 0..15. A value: between
     the least and the most.
     """
+    values = np.nan_to_num(values, nan=-LARGEST, posinf=LARGEST, neginf=-LARGEST)
+    values = np.clip(values, -LARGEST, LARGEST)
     low, high = float(values.min()), float(values.max())
     if values.shape[-1] == 2:
         cells = np.round(255 * values[..., 1])
@@ -267,7 +272,7 @@ def _bytes(values: Array) -> dict[str, Any]:
     return {"u8": _base64(cells.astype(np.uint8)), "low": low, "high": high}
 
 
-def _points(X: Array, y: Array) -> list[list[float]]:
+def _points(X: Array, y: Array) -> list[list[float | None]]:
     rows = np.linspace(0, len(X) - 1, min(len(X), POINTS)).round().astype(int)
     targets = y.reshape(len(y), -1)[:, 0]
     return [[_short(X[r, 0]), _short(X[r, 1]), _short(targets[r])] for r in rows]
@@ -279,7 +284,7 @@ def _surface(e: Explanation) -> dict[str, Any]:
         "names": [e.name_of(index) for index in s.indices],
         "u": _pack(s.u),
         "v": _pack(s.v),
-        "loss": _pack(np.minimum(s.loss, 1e30)),
+        "loss": _pack(np.minimum(np.nan_to_num(s.loss, nan=LARGEST), LARGEST)),
         "path": _pack(s.path),
         "arrows": _pack(s.arrows),
     }
@@ -331,9 +336,14 @@ def _base64(values: Array) -> str:
     return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
 
 
-def _short(value: float) -> float:
-    return float(f"{value:.9g}")
+def _short(value: float) -> float | None:
+    return _finite(float(f"{value:.9g}"))
 
 
 def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
+
+
+def _apart(value: float) -> float:
+    """Return how far two numbers are apart, with the largest number for what is none."""
+    return float(value) if np.isfinite(value) else float(np.finfo(np.float64).max)

@@ -70,6 +70,7 @@ def pair(model: MLP, dparams: Array) -> tuple[int, int]:
     return int(min(order[:2])), int(max(order[:2]))
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def surface(
     model: MLP, X: Array, y: Array, indices: tuple[int, int], learning_rate: float
 ) -> Surface:
@@ -105,8 +106,7 @@ def _descent(at: Any, home: Array, learning_rate: float) -> Array:
     path: list[tuple[float, ...]] = []
     for _ in range(STEPS + 1):
         try:
-            with np.errstate(over="ignore", invalid="ignore"):
-                loss, gradient = at(*point)
+            loss, gradient = at(*point)
         except (DivergedError, FloatingPointError):
             break
         if not np.isfinite(loss) or (path and loss > 100 * path[0][2] + 1):

@@ -16,6 +16,7 @@ Array = NDArray[Any]
 
 MOST = 8  # rows, neurons, terms of a sum, and rows of a matrix that are printed
 CHAINS = 3  # weights of every layer whose paths are printed
+FIRE = ("relu", "leaky_relu")  # activations with a threshold at 0
 FEW = 24  # weights up to which all are printed
 
 
@@ -36,11 +37,16 @@ def _head(e: Explanation) -> Iterator[str]:
     yield f"A network of {'-'.join(map(str, model.sizes))} neurons, {model.n_parameters:,} numbers"
     yield f"activation {hidden}; loss {model.loss_name}; {model.dtype}; {_rows(len(e.X))}"
     if len(e.X) > MOST or max(model.sizes) > MOST:
-        yield f"(of rows, neurons and terms the {MOST} strongest are shown, and what is left out)"
+        yield (
+            f"(of rows the first {MOST} are shown, of neurons and terms the {MOST} strongest, "
+            "and what is left out)"
+        )
 
 
 def _forward(e: Explanation) -> Iterator[str]:
-    yield "1. FORWARD: every neuron adds up its inputs times their weights, and fires or not"
+    fires = any(name in FIRE for name in e.model.activations)
+    end = "fires or not" if fires else "answers with its activation"
+    yield f"1. FORWARD: every neuron adds up its inputs times their weights, and {end}"
     rows = range(min(len(e.X), MOST))
     for row in rows:
         inputs = _vector(e.X[row])
@@ -50,8 +56,9 @@ def _forward(e: Explanation) -> Iterator[str]:
                 yield f"    {_sum(e, layer, int(j), row)}"
             left = part.A.shape[1] - MOST
             if left > 0:
-                fired = int(part.fired[row].sum())
-                yield f"    ({left} weaker neurons left out; {fired} of {MOST + left} fire)"
+                fired = f"; {int(part.fired[row].sum())} of {MOST + left} fire"
+                fired = fired if part.activation in FIRE else ""
+                yield f"    ({left} weaker neuron{'s' * (left > 1)} left out{fired})"
     if len(e.X) > MOST:
         yield f"  ({len(e.X) - MOST:,} more rows)"
     if max(e.model.sizes) <= MOST and len(e.X) <= MOST:
@@ -84,7 +91,9 @@ def _sum(e: Explanation, layer: int, j: int, row: int) -> str:
     total = " + ".join(terms).replace("+ -", "- ")
     if neuron.activation == "identity":
         return f"{neuron.name} = {total} = {number(neuron.z)}"
-    state = "fires" if neuron.fired else "is off"
+    state = ""
+    if neuron.activation in FIRE:
+        state = "fires" if neuron.fired else "is off" if neuron.slope == 0 else "does not fire"
     if layer == len(e.layers) - 1:
         state = f"class {e.labels[j]}" if e.labels else ""
     shown_a = f"{neuron.activation}(z) = {number(neuron.a)}"
@@ -126,7 +135,8 @@ def _backward(e: Explanation) -> Iterator[str]:
         ]
         if dead:
             shown = ", ".join(dead[:MOST]) + ("" if len(dead) <= MOST else ", ...")
-            yield f"  off on every row, so that no error passes and their weights stay: {shown}"
+            why = "off" if part.activation == "relu" else "so far out that their slope is 0"
+            yield f"  {why} on every row, so that no error passes and their weights stay: {shown}"
     yield ""
     indices = e.check.indices
     weights = [int(index) for index in indices if e.place(int(index))[1] is not None]
@@ -151,23 +161,30 @@ def _gradients(e: Explanation, few: bool) -> Iterator[str]:
     order = np.arange(len(check.indices))
     if not few:
         order = np.argsort(-np.abs(flat[check.indices]), kind="stable")[: 2 * MOST]
-    yield f"{'':<10} {'derivative':>14} {'by differences':>14} {'relative error':>14}"
+    single = e.model.dtype == "float32"
+    heads = ("engine", "in float64") if single else ("derivative",)
+    yield _columns("", *heads, "by differences", "relative error")
     for k in order.tolist():
         index = int(check.indices[k])
         error = "a kink" if check.kinks[k] else f"{check.relative_error[k]:.1e}"
-        yield (
-            f"{weight_name(e.turn, *e.place(index)):<10} {number(flat[index]):>14} "
-            f"{number(check.numerical[k]):>14} {error:>14}"
-        )
+        values = [flat[index], check.derivatives[k], check.numerical[k]]
+        shown = [number(value) for value in (values if single else values[1:])]
+        yield _columns(weight_name(e.turn, *e.place(index)), *shown, error)
     left = e.model.n_parameters - len(order)
     if left:
         yield f"({left:,} smaller derivatives left out; {len(check.indices)} were checked)"
+    if single:
+        yield "(the relative error is between the two in float64; the engine trains in float32)"
     verdict = "all agree" if check.agrees else "THEY DISAGREE"
     yield f"{verdict}: largest relative error {check.largest:.1e}, where 1e-06 is allowed"
     yield (
         f"this page's dW against that of the engine that trains: {e.turn.difference:.1e} apart, "
         f"rounding explains {e.turn.tolerance:.1e}"
     )
+
+
+def _columns(name: str, *cells: str) -> str:
+    return " ".join((f"{name:<10}", *(f"{cell:>14}" for cell in cells)))
 
 
 def _update(e: Explanation) -> Iterator[str]:

@@ -111,6 +111,7 @@ class Turn:
     tolerance: float
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def turn(model: MLP, X: Array, y: Array, learning_rate: float) -> Turn:
     """Return one turn of gradient descent on the rows of X; the model stays as it is.
 
@@ -118,10 +119,15 @@ def turn(model: MLP, X: Array, y: Array, learning_rate: float) -> Turn:
     from `MLP.gradients`, which is the engine that trains.
     """
     learning_rate = as_real(learning_rate, "learning_rate", 0)
-    with np.errstate(over="ignore", invalid="ignore"):
-        sums, values = forward(model, X)
-        loss, dweights, dbiases = model.gradients(X, y)
-        losses = row_losses(sums[-1], y, model.loss_name, model.loss_parameter)
+    bad = np.flatnonzero(~np.isfinite(model.params))
+    if bad.size:
+        raise ValueError(
+            f"the model's params[{bad[0]}] is {model.params[bad[0]]}, expected finite numbers: "
+            "a training that diverged leaves none"
+        )
+    sums, values = forward(model, X)
+    loss, dweights, dbiases = model.gradients(X, y)
+    losses = row_losses(sums[-1], y, model.loss_name, model.loss_parameter)
     if not (np.isfinite(loss) and np.isfinite(losses).all()):
         raise ValueError(f"the loss is {loss}: there is nothing to explain in numbers so large")
     dZ = _loss_backward(model, sums[-1], y)
