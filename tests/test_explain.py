@@ -488,6 +488,7 @@ def test_the_error_shown_is_of_the_numbers_shown():
     assert weight.in_float64 != weight.derivative
     last = weight.text().splitlines()[-1]
     assert last.startswith(f"  in float64 {weight.in_float64:.6g}, by differences ")
+    assert weight.text().splitlines()[-2].endswith(", both of numbers rounded to float32")
     double = fastmlp.MLP([64, 20, 10], dtype="float64", seed=0)
     e = fastmlp.explain(double, X[7] / 16, y[7])
     assert "in float64" not in e.weight(1, 3, 7).text() and "  engine  " not in e.text()

@@ -96,10 +96,12 @@ class Chain:
         left = self.n_paths - len(self.paths)
         if left:
             lines.append(f"  the other {left:,} together: {_number(self.rest)}")
-        lines.append(f"  sum over paths {_number(self.total)}, engine {_number(self.derivative)}")
         # What is compared is in float64; where the model is, the engine's number is that one.
-        twin = (
-            "" if self.in_float64 == self.derivative else f"in float64 {_number(self.in_float64)}, "
+        single = self.in_float64 != self.derivative
+        rounded = ", both of numbers rounded to float32" if single else ""
+        twin = f"in float64 {_number(self.in_float64)}, " if single else ""
+        lines.append(
+            f"  sum over paths {_number(self.total)}, engine {_number(self.derivative)}{rounded}"
         )
         if self.kink:
             lines.append("  by differences nothing to compare with: the loss has a kink here")
