@@ -503,3 +503,24 @@ def test_label_that_opens_a_comment(show):
     page = show(fastmlp.explain(model, [1, 2], 0, labels=labels))
     page.click("#steps button:nth-child(2)")
     assert labels[0] in said(page, "#step-text")
+
+
+def test_float32_shows_what_the_differences_are_compared_with(show, digit):
+    """Three numbers for a derivative: the engine's, the same in float64, and by differences."""
+    page = show(digit)
+    head = page.locator("#gradient-table thead th").all_inner_texts()
+    assert [text.lower() for text in head[1:4]] == [
+        "engine, float32", "in float64", "by differences",
+    ]  # fmt: skip
+    first = page.locator("#gradient-table tbody tr").first.locator("td").all_inner_texts()
+    engine, double, numerical = (float(text.replace("−", "-")) for text in first[:3])
+    k = np.abs(digit.check.derivatives).argmax()
+    assert double == pytest.approx(digit.check.derivatives[k], rel=1e-6)
+    assert numerical == pytest.approx(digit.check.numerical[k], rel=1e-6)
+    assert engine == pytest.approx(digit.dparams[digit.check.indices[k]], rel=1e-6)
+
+
+def test_a_report_of_numbers_that_overflow(show):
+    model, X, y, _ = examples.chain()
+    page = show(fastmlp.explain(model, X, y, learning_rate=1e300))
+    assert "∞" in page.locator("body").inner_text()

@@ -25,6 +25,7 @@ const L = data.layers.length;
 const small = Math.max(...data.sizes) <= 12;
 
 function fmt(value, digits = 5) {
+  if (value === "∞") return value;
   if (value === null || value === undefined || !isFinite(value)) return "–";
   const text = String(Number(value.toPrecision(digits)));
   return (Object.is(value, -0) ? "0" : text).replace("-", "−").replace("e+", "e");

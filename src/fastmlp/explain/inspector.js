@@ -160,7 +160,7 @@ function weightPanel({ layer, i, j }) {
   const { paths, total } = pathsTo(layer, i, j);
   const shown = paths.slice(0, PATHS), onRow = valueAt(layer, row, i) * part.dZ[row][j];
   const id = [layer, data.shown[layer][i], data.shown[layer + 1][j]].join();
-  const entry = data.check.entries.find(([, at]) => at.join() === id);
+  const checked = data.check.entries.findIndex(([, at]) => at.join() === id), entry = data.check.entries[checked];
   let html = `<h3>${escaped(name)} <small>${go(from, escaped(neuronName(layer, i)))} → ${go(to, escaped(neuronName(layer + 1, j)))}</small></h3>` +
     block(mi(name), mo("="), mn(w)) +
     `<p>The chain rule on ${data.nRows > 1 ? `row ${row}` : "this row"}, ${count(total, "path")}${total > shown.length ? `, the strongest ${shown.length}` : ""}:</p>` +
@@ -169,6 +169,7 @@ function weightPanel({ layer, i, j }) {
     block(mb(valueAt(layer, row, i)), mo("·"), mb(part.dZ[row][j]), mo("="), mn(onRow));
   html += `<dl class="verdict"><dt>derivative${data.nRows > 1 ? `, all ${count(data.nRows, "row")}` : ""}</dt><dd id="derivative">${fmt(d, 7)}</dd>`;
   if (entry) {
+    if (data.dtype === "float32") html += `<dt>the same in float64</dt><dd>${fmt(data.check.inFloat64[checked], 7)}</dd>`;
     html += `<dt>by differences</dt><dd>${fmt(entry[3], 7)}</dd><dt>relative error</dt><dd>${entry[4] === null ? "a kink: no derivative here" : entry[4].toExponential(1).replace("-", "−")}</dd>`;
   }
   html += `<dt>after the update</dt><dd>${fmt(w)} − ${fmt(data.rate)} · ${d < 0 ? `(${fmt(d)})` : fmt(d)} = ${fmt(part.Wafter[i][j])}</dd></dl>`;

@@ -108,11 +108,13 @@ function startGradients() {
   byId("gradients-left").textContent = (checked < data.nParameters ? `Of ${count(data.nParameters, "derivative")}, the ${checked.toLocaleString("en")} largest are compared. ` : "") +
     (listed < checked ? `The table shows the ${listed.toLocaleString("en")} largest of the ${checked.toLocaleString("en")} compared.` : "");
   const most = Math.max(...c.entries.map((entry) => Math.abs(entry[2])));
+  const narrow = data.dtype === "float32";  // then differences are held against float64
   const rows = c.table.map((k) => {
     const [name, , value, numerical, error] = c.entries[k];
-    return `<tr><th scope="row">${escaped(name)}</th><td>${fmt(value, 7)}</td><td>${fmt(numerical, 7)}</td><td>${error === null ? "a kink" : error.toExponential(1).replace("-", "−")}</td><td>${bar(value, most)}</td></tr>`;
+    const inFloat64 = narrow ? `<td>${fmt(c.inFloat64[k], 7)}</td>` : "";
+    return `<tr><th scope="row">${escaped(name)}</th><td>${fmt(value, 7)}</td>${inFloat64}<td>${fmt(numerical, 7)}</td><td>${error === null ? "a kink" : error.toExponential(1).replace("-", "−")}</td><td>${bar(value, most)}</td></tr>`;
   });
-  byId("gradient-table").innerHTML = `<thead><tr><th>by</th><th>derivative</th><th>by differences</th><th>relative error</th><th></th></tr></thead><tbody>${rows.join("")}</tbody>`;
+  byId("gradient-table").innerHTML = `<thead><tr><th>by</th><th>${narrow ? "engine, float32</th><th>in float64" : "derivative"}</th><th>by differences</th><th>relative error</th><th></th></tr></thead><tbody>${rows.join("")}</tbody>`;
 }
 
 function startLinearity() {
