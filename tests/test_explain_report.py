@@ -524,3 +524,15 @@ def test_a_report_of_numbers_that_overflow(show):
     model, X, y, _ = examples.chain()
     page = show(fastmlp.explain(model, X, y, learning_rate=1e300))
     assert "∞" in page.locator("body").inner_text()
+
+
+def test_the_loss_over_two_chosen_weights(show, two_layer, tmp_path):
+    path = tmp_path / "chosen.html"
+    two_layer.to_html(path, weights=((0, 1, 0), (2, 1, 1)))
+    page = show(two_layer)
+    page.goto(path.as_uri())
+    page.wait_for_selector("html[data-ready=yes]", state="attached", timeout=10_000)
+    text = page.locator("#surface-text").inner_text()
+    assert "All weights held but W1[1,0] and W3[1,1]. The gradient" in text
+    with pytest.raises(ValueError, match="expected two different ones"):
+        two_layer.html(weights=((0, 1, 0), (0, 1, 0)))

@@ -31,6 +31,8 @@ Array = NDArray[Any]
 CHECKED, LEAST, WORK = 200, 12, 2e8
 STEPS = 40  # of descent where no training was recorded
 
+Place = tuple[int, int, int]  # of a weight: layer, from, to
+
 
 @dataclass(frozen=True)
 class Neuron:
@@ -241,15 +243,23 @@ class Explanation:
     def __str__(self) -> str:
         return self.text()
 
-    def html(self) -> str:
-        """Return the report as one HTML page that needs nothing else."""
+    def html(self, *, weights: tuple[Place, Place] | None = None) -> str:
+        """Return the report as one HTML page that needs nothing else.
+
+        Parameters
+        ----------
+        weights : pair of (layer, i, j), or None
+            Those over which the loss is drawn; None takes the two with the largest derivatives.
+        """
         from fastmlp.explain.report import page
 
-        return page(self)
+        return page(self, weights)
 
-    def to_html(self, path: str | os.PathLike[str]) -> None:
-        """Write the report to a file, whole or not at all."""
-        page = self.html().encode()
+    def to_html(
+        self, path: str | os.PathLike[str], *, weights: tuple[Place, Place] | None = None
+    ) -> None:
+        """Write the report, see `html`, to a file, whole or not at all."""
+        page = self.html(weights=weights).encode()
         with persist.write_atomically(path) as file:
             file.write(page)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastmlp.explain.check import AGREEMENT, strongest
-from fastmlp.explain.explanation import Explanation
+from fastmlp.explain.explanation import Explanation, Place
 from fastmlp.explain.linearity import compare
 from fastmlp.explain.trace import double, forward
 
@@ -32,9 +32,11 @@ LARGEST = 1e30  # of a surface or boundary: what is beyond, or not a number, is 
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def page(e: Explanation) -> str:
-    """Return the report."""
-    data = json.dumps(_data(e), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+def page(e: Explanation, weights: tuple[Place, Place] | None = None) -> str:
+    """Return the report, with the loss over the two `weights`, or those with the largest dW."""
+    data = json.dumps(_data(e, weights), separators=(",", ":"), allow_nan=False).replace(
+        "<", "\\u003c"
+    )
     script = "\n".join(_asset(f"{name}.js") for name in SCRIPTS)
     html = _asset("page.html")
     for mark, text in (
@@ -51,7 +53,7 @@ def _asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
 
 
-def _data(e: Explanation) -> dict[str, Any]:
+def _data(e: Explanation, weights: tuple[Place, Place] | None) -> dict[str, Any]:
     model = e.model
     rows = min(len(e.X), ROWS)
     image = _image_shape(e)
@@ -85,7 +87,7 @@ def _data(e: Explanation) -> dict[str, Any]:
         "check": _check(e),
         "frames": _frames(e, rows, shown),
         "boundary": _boundary(e),
-        "surface": _surface(e),
+        "surface": _surface(e, weights),
         "linear": _linear(),
         "omitted": _omitted(e, shown, rows),
     }
@@ -278,9 +280,10 @@ def _points(X: Array, y: Array) -> list[list[float | None]]:
     return [[_short(X[r, 0]), _short(X[r, 1]), _short(targets[r])] for r in rows]
 
 
-def _surface(e: Explanation) -> dict[str, Any]:
-    s = e.surface
+def _surface(e: Explanation, weights: tuple[Place, Place] | None) -> dict[str, Any]:
+    s = e.surface if weights is None else e.loss_over(*weights)
     return {
+        "chosen": weights is not None,
         "names": [e.name_of(index) for index in s.indices],
         "u": _pack(s.u),
         "v": _pack(s.v),

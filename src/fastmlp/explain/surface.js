@@ -72,7 +72,7 @@ function drawSurface() {
 
 function startSurface() {
   const s = data.surface, last = s.path.at(-1);
-  byId("surface-text").innerHTML = `All weights held but ${escaped(s.names[0])} and ${escaped(s.names[1])}, the two with the largest derivatives. The gradient is the vector of both; the arrows point against it, the way a small step goes down. From the ring, ${count(s.path.length - 1, "step")} with learning rate ${fmt(data.rate)} take the loss from ${fmt(s.path[0][2])} to ${fmt(last[2])}.`;
+  byId("surface-text").innerHTML = `All weights held but ${escaped(s.names[0])} and ${escaped(s.names[1])}${s.chosen ? "" : ", the two with the largest derivatives"}. The gradient is the vector of both; the arrows point against it, the way a small step goes down. From the ring, ${count(s.path.length - 1, "step")} with learning rate ${fmt(data.rate)} take the loss from ${fmt(s.path[0][2])} to ${fmt(last[2])}.`;
   byId("surface-read").textContent = "Dark is low, bright is high. Point at the landscape or tap it to read it.";
   redraws.push(drawSurface);
   drawSurface();
