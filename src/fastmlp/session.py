@@ -153,10 +153,7 @@ class Session:
             "epsilon": epsilon,
             "dropout_key": self.seed,
         }
-        if self.engine == "blas":
-            with engines.blas_threads(self.n_threads):
-                totals = self._train(core, X, y, sample_weight, order, batch_size, options)
-        else:
+        with self.threads():
             totals = self._train(core, X, y, sample_weight, order, batch_size, options)
         self.epochs += 1
         return totals[0] / n, totals[1] / n
@@ -211,6 +208,7 @@ class Session:
         if self._core is not None:
             self._core.undo()
             self.step, self.epochs = self._done
+            self._newer = True  # other than the model's, which may have been stored since
 
     def gradients(
         self, X: Any, y: Array, sample_weight: Array | None = None
@@ -222,6 +220,7 @@ class Session:
         loss : float
         gradients : ndarray like `model.params`, NaN where the loss is not finite
         """
+        self.store()  # the core is about to compute with the model's
         order = np.arange(X.shape[0], dtype=np.intp)
         dense = not hasattr(X, "tocsr")
         batch_size = len(order) if dense else _dense_rows(X, self.model.params.itemsize, 1)
@@ -253,14 +252,12 @@ class Session:
             gradients /= gradients.dtype.type(weight)
         return total / weight, gradients
 
-    @contextlib.contextmanager
-    def threads(self) -> Iterator[int]:
-        """Hold the engine to the threads this session may use, and yield their number."""
+    def threads(self) -> contextlib.AbstractContextManager[int]:
+        """Hold the engine to the threads it may use; the context is their number."""
         if self.engine == "blas":
-            with engines.blas_threads(self.n_threads) as n_threads:
-                yield n_threads
-        else:
-            yield engines.fused_threads(self.n_threads)
+            return engines.blas_threads(self.n_threads)
+        n_threads = self._workers.get("n_threads") or engines.fused_threads(self.n_threads)
+        return contextlib.nullcontext(n_threads)
 
     def _ready(self, max_rows: int, load: bool = True) -> Core:
         """Return a core that takes batches of `max_rows`, with the parameters to go on with."""
