@@ -1,6 +1,7 @@
 """MLP: a multilayer perceptron as its parameters, with inference and gradients."""
 
 import contextlib
+import copy
 import os
 from collections.abc import Sequence
 from itertools import pairwise
@@ -310,6 +311,25 @@ class MLP:
         return (
             np.empty(0, np.int64) if what == CLASSES else np.empty((0, self.sizes[-1]), self.dtype)
         )
+
+    def copy(self, *, dtype: str | None = None) -> "MLP":
+        """Return a model of its own with the same parameters, in another dtype if one is given.
+
+        Examples
+        --------
+        >>> import fastmlp
+        >>> model = fastmlp.MLP([2, 3, 2])
+        >>> twin = model.copy(dtype="float64")
+        >>> twin.dtype, bool((twin.params == model.params).all())
+        ('float64', True)
+        """
+        state = copy.deepcopy(self.__getstate__())
+        if dtype is not None:
+            state["dtype"] = _choice(dtype, "dtype", DTYPES)
+            state["params"] = state["params"].astype(dtype)
+        twin = object.__new__(MLP)
+        twin.__setstate__(state)
+        return twin
 
     def __getstate__(self) -> dict[str, Any]:
         views = ("weights", "biases", "_inference")

@@ -12,7 +12,7 @@ from fastmlp._core import Core
 from fastmlp.errors import DivergedError
 from fastmlp.model import MLP
 
-__all__ = ["Session"]
+__all__ = ["Session", "dense_rows"]
 
 Array = NDArray[Any]
 
@@ -223,7 +223,7 @@ class Session:
         self.store()  # the core is about to compute with the model's
         order = np.arange(X.shape[0], dtype=np.intp)
         dense = not hasattr(X, "tocsr")
-        batch_size = len(order) if dense else _dense_rows(X, self.model.params.itemsize, 1)
+        batch_size = len(order) if dense else dense_rows(X)
         core = self._ready(min(batch_size, len(order)), load=False)
         self._holds = False
         total, weight, gradients = 0.0, 0.0, np.zeros_like(self.model.params)
@@ -304,14 +304,14 @@ def _parts(
 def _dense_parts(
     X: Any, y: Array, sample_weight: Array | None, order: NDArray[np.intp], batch_size: int
 ) -> Iterator[Part]:
-    size = _dense_rows(X, X.dtype.itemsize, batch_size)
+    size = dense_rows(X, batch_size)
     for start in range(0, len(order), size):
         rows = order[start : start + size]
         weights = None if sample_weight is None else sample_weight[rows]
         yield X[rows].toarray(), y[rows], weights, np.arange(len(rows), dtype=np.intp)
 
 
-def _dense_rows(X: Any, itemsize: int, batch_size: int) -> int:
-    """Return how many rows of a sparse matrix to make dense at a time, a multiple of the batch."""
-    rows: int = DENSE_BYTES // (max(1, X.shape[1]) * itemsize)
-    return max(1, rows // batch_size) * batch_size
+def dense_rows(X: Any, multiple: int = 1) -> int:
+    """Return how many rows of a sparse matrix to make dense at a time."""
+    rows: int = DENSE_BYTES // (max(1, X.shape[1]) * X.dtype.itemsize)
+    return max(1, rows // multiple) * multiple

@@ -28,18 +28,8 @@ SHARED = (
 def to_mlp(estimator: Any) -> MLP:
     """Return a copy of the network of a fitted estimator."""
     estimator._network.settle()
-    model = estimator._network.model
-    activation = model.activation
-    if not isinstance(activation, str) and len(set(activation)) == 1:
-        activation = activation[0]
-    copied = MLP(
-        model.sizes,
-        activation=activation if model.activations else "identity",
-        loss=model.loss_name,
-        loss_parameter=model.loss_parameter or None,
-        dtype=model.dtype,
-    )
-    copied.params[:] = model.params
+    copied = estimator._network.model.copy()
+    copied.probability_clip = 0.0
     return copied
 
 
@@ -89,7 +79,8 @@ def _around(cls: Any, mlp: MLP) -> Any:
     estimator = cls(
         hidden_layer_sizes=tuple(mlp.sizes[1:-1]), activation=activation, dtype=mlp.dtype
     )
-    model = to_mlp_copy(mlp)
+    model = mlp.copy()
+    model.metadata = {}
     if model.loss_name.endswith("cross_entropy"):
         model.probability_clip = float(np.finfo(model.dtype).eps)
     adopt(estimator, Network(model))
@@ -97,13 +88,6 @@ def _around(cls: Any, mlp: MLP) -> Any:
     estimator.n_features_in_ = mlp.sizes[0]
     estimator.n_iter_ = estimator.t_ = estimator._no_improvement_count = 0
     return estimator
-
-
-def to_mlp_copy(mlp: MLP) -> MLP:
-    """Return a copy of a model, without what its owner keeps in metadata."""
-    copied = copy.deepcopy(mlp)
-    copied.metadata = {}
-    return copied
 
 
 def from_sklearn(cls: Any, fitted: Any) -> Any:

@@ -1,6 +1,5 @@
 """Network: the parameters of a fitted estimator, in training and on view."""
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ from scipy import sparse
 
 from fastmlp.losses import row_losses
 from fastmlp.model import MLP
-from fastmlp.session import Session
+from fastmlp.session import Session, dense_rows
 
 __all__ = ["Network", "dense_blocks"]
 
@@ -18,7 +17,6 @@ Array = NDArray[Any]
 
 # What training may put another in the place of.
 _REPLACED = ("session", "_session_is", "seed", "settings", "rule")
-BLOCK = 2**20  # numbers of a sparse matrix that are made dense at a time
 
 
 class Network:
@@ -160,7 +158,7 @@ class Network:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         if not self.model.params.flags.writeable:  # mapped from a file, read-only
-            self.model = copy.deepcopy(self.model)
+            self.model = self.model.copy()
             if self.session is not None:
                 self.session.model = self.model
                 self.session.moments = [moment.copy() for moment in self.session.moments]
@@ -168,7 +166,7 @@ class Network:
 
 def dense_blocks(X: Any) -> Iterator[tuple[slice, Array]]:
     """Yield a CSR matrix as arrays of a few rows each, with the places of the rows."""
-    step = max(1, BLOCK // X.shape[1])
+    step = dense_rows(X)
     for start in range(0, X.shape[0], step):
         rows = slice(start, min(start + step, X.shape[0]))
         yield rows, X[rows].toarray()

@@ -174,10 +174,10 @@ def _made_of(estimator: Any) -> tuple[tuple[str, ...], str, float]:
 
 def build(estimator: Any, sizes: tuple[int, ...], dtype: str) -> MLP:
     """Return a network of these sizes as the estimator's parameters ask for."""
-    activations, loss, parameter = _made_of(estimator)
+    _, loss, parameter = _made_of(estimator)
     model = MLP(
         sizes,
-        activation=activations,
+        activation=estimator.activation,
         loss=loss,
         loss_parameter=parameter or None,
         dtype=dtype,

@@ -1,6 +1,5 @@
 """Watch: who is told of every epoch, and may end the fit."""
 
-import copy
 import time
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from fastmlp.estimators.network import Network
-from fastmlp.model import MLP
 
 try:  # scikit-learn 1.9 has a protocol for callbacks
     from sklearn.callback import CallbackSupportMixin
@@ -121,17 +119,12 @@ class Watch:
         """Return what makes a copy of the estimator one whose fit has ended here."""
         model = self._estimator._network.model
         self._estimator._network.settle()
-        return {"_network": Network(copy_of(model, self.best))}
+        copied = model.copy()
+        if self.best is not None:
+            copied.params[:] = self.best
+        return {"_network": Network(copied)}
 
 
 def _is_true(answer: Any) -> bool:
     """Whether a callback has said True; a loss it happens to return, say, ends nothing."""
     return isinstance(answer, bool | np.bool_) and bool(answer)
-
-
-def copy_of(model: MLP, params: Any = None) -> MLP:
-    """Return a copy of a model, perhaps with other parameters."""
-    copied = copy.deepcopy(model)
-    if params is not None:
-        copied.params[:] = params
-    return copied

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastmlp.explain.trace import double, forward
+from fastmlp.explain.trace import forward
 from fastmlp.losses import row_losses
 from fastmlp.model import MLP
 
@@ -75,7 +75,7 @@ class Check:
 @np.errstate(over="ignore", invalid="ignore")
 def check(model: MLP, X: Array, y: Array, indices: Array) -> Check:
     """Compare the derivatives by some of the parameters with differences of the loss."""
-    twin = double(model)
+    twin = model.copy(dtype="float64")
     X = X.astype(np.float64)
     y = y if model.classifies else y.astype(np.float64)
     _, dweights, dbiases = twin.gradients(X, y)

@@ -1,6 +1,5 @@
 """Explanation: one turn of training, to read, to look at, and to check."""
 
-import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -343,7 +342,7 @@ def explain(
             raise TypeError(f"labels is {labels!r}, expected a name for every output") from None
         if len(labels) != model.sizes[-1]:
             raise ValueError(f"labels has {len(labels)} names, the model {model.sizes[-1]} outputs")
-    model = copy.deepcopy(model)
+    model = model.copy()
     done = turn(model, X, targets, learning_rate)
     return Explanation(
         model, done, learning_rate=float(learning_rate), recorder=recorder, labels=labels

@@ -104,9 +104,7 @@ def surface(e: Explanation, s: Surface, axes: "Axes") -> None:
 
 
 def _training(e: Explanation, axes: "Axes") -> None:
-    from fastmlp.explain.trace import double
-
-    recorder, model = e.recorder, double(e.model)
+    recorder, model = e.recorder, e.model.copy(dtype="float64")
     losses = []
     for state in recorder.states:
         model.params[:] = state

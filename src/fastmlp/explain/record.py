@@ -109,14 +109,7 @@ def rehearse(model: MLP, X: Array, y: Array, learning_rate: float, steps: int) -
 
     It ends early where the loss grows beyond all bounds.
     """
-    copy = MLP(
-        model.sizes,
-        activation=list(model.activations),
-        loss=model.loss_name,
-        loss_parameter=model.loss_parameter or None,
-        dtype=model.dtype,
-    )
-    copy.params[:] = model.params
+    copy = model.copy()
     recorder = Recorder(copy)
     trainer = SGD(
         copy, learning_rate=learning_rate, momentum=0, batch_size=len(X), shuffle=False, n_threads=1

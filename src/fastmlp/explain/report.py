@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastmlp.explain.check import AGREEMENT, strongest
 from fastmlp.explain.explanation import Explanation, Place
 from fastmlp.explain.linearity import compare
-from fastmlp.explain.trace import double, forward
+from fastmlp.explain.trace import forward
 
 __all__ = ["page"]
 
@@ -182,7 +182,7 @@ def _frames(e: Explanation, rows: int, shown: list[Array]) -> dict[str, Any]:
     places = recorder.frames(FRAMES)
     states = np.stack([recorder.states[k] for k in places])
     tracked = _tracked(e, shown)
-    model = double(e.model)
+    model = e.model.copy(dtype="float64")
     losses, results = [], []
     for state in states:
         model.params[:] = state
@@ -229,7 +229,7 @@ def _boundary(e: Explanation) -> dict[str, Any] | None:
         return None
     extent = _extent(e.X)
     grid = _grid(extent)
-    copy = double(model)
+    copy = model.copy(dtype="float64")
     places = e.recorder.frames(FRAMES)
     colours = []
     for k in places:

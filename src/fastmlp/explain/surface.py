@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastmlp.errors import DivergedError
-from fastmlp.explain.trace import double
 from fastmlp.model import MLP
 
 __all__ = ["Surface", "pair", "surface"]
@@ -75,7 +74,7 @@ def surface(
     model: MLP, X: Array, y: Array, indices: tuple[int, int], learning_rate: float
 ) -> Surface:
     """Return the loss around the model over two of its parameters, in float64."""
-    twin = double(model)
+    twin = model.copy(dtype="float64")
     X = X.astype(np.float64)
     y = y if model.classifies else y.astype(np.float64)
     home = twin.params[list(indices)].copy()

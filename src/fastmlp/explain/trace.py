@@ -1,6 +1,5 @@
 """One turn of training with all its numbers: forward, loss, backpropagation, update, repeat."""
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from fastmlp.inputs import as_real
 from fastmlp.losses import row_losses
 from fastmlp.model import MLP
 
-__all__ = ["Layer", "Turn", "double", "outputs", "take_rows", "turn"]
+__all__ = ["Layer", "Turn", "outputs", "take_rows", "turn"]
 
 Array = NDArray[Any]
 
@@ -162,7 +161,7 @@ def turn(model: MLP, X: Array, y: Array, learning_rate: float) -> Turn:
     layers.reverse()
     own.reverse()
 
-    after = copy.deepcopy(model)
+    after = model.copy()
     for layer, W, b in zip(layers, after.weights, after.biases, strict=True):
         W[...], b[...] = layer.W_after, layer.b_after
     engine = [array for layer in layers for array in (layer.dW, layer.db)]
@@ -245,19 +244,6 @@ def _spread(last: Layer, error: Array, u: float) -> Array:
     elif last.activation == "exp":
         spread = P * (error + FEW * u)
     return spread
-
-
-def double(model: MLP) -> MLP:
-    """Return a copy of the model in float64."""
-    twin = MLP(
-        model.sizes,
-        activation=list(model.activations),
-        loss=model.loss_name,
-        loss_parameter=model.loss_parameter or None,
-        dtype="float64",
-    )
-    twin.params[:] = model.params
-    return twin
 
 
 def take_rows(model: MLP, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
