@@ -1,8 +1,6 @@
 // What hidden layers do with their outputs beside relu, which the tiles do by themselves: on rows in
 // blocks of columns, `stride` apart.
 
-static const real R(leak) = (real)0.01; // slope of leaky relu below zero
-
 // A = activation(z) and its slope dA/dz
 INLINE V R(activate)(V z, int activation, V *slope)
 {
@@ -15,7 +13,7 @@ INLINE V R(activate)(V z, int activation, V *slope)
         *slope = vselect_lt(zero, z, one, zero);
         break;
     case FM_LEAKY_RELU:
-        *slope = vselect_lt(zero, z, one, vset1(R(leak)));
+        *slope = vselect_lt(zero, z, one, vset1((real)FM_LEAK));
         a = vmul(z, *slope);
         break;
     case FM_TANH:
@@ -98,7 +96,7 @@ static void R(drop)(const fm_run *run, ptrdiff_t l, real *A, real *slopes, ptrdi
 static void R(activation_backward)(real *dA, const real *A, const real *slopes, ptrdiff_t B,
                                    ptrdiff_t n, ptrdiff_t stride, int activation)
 {
-    const V zero = vset1(0), one = vset1(1), leak = vset1(R(leak));
+    const V zero = vset1(0), one = vset1(1), leak = vset1((real)FM_LEAK);
     for (ptrdiff_t o = 0; o < n; o += FM_BLOCK, A += stride, dA += stride,
                    slopes += slopes ? stride : 0)
         for (ptrdiff_t i = 0; i < B * FM_BLOCK; i += FM_LANES) {

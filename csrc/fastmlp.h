@@ -14,6 +14,7 @@
 
 enum { FM_FLOAT32, FM_FLOAT64 };
 enum { FM_IDENTITY, FM_RELU, FM_TANH, FM_LOGISTIC, FM_LEAKY_RELU, FM_GELU, FM_SILU };
+#define FM_LEAK 0.01             // slope of leaky relu below zero
 enum {
     FM_SOFTMAX_CROSS_ENTROPY,    // the one whose targets are class numbers
     FM_SQUARED_ERROR, FM_BINARY_CROSS_ENTROPY, FM_POISSON, FM_ABSOLUTE_ERROR, FM_HUBER, FM_QUANTILE,

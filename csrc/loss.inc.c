@@ -190,9 +190,9 @@ INLINE V R(loss_of_value)(V z, V t, const R(loss_of) *of, V *derivative)
     case FM_BINARY_CROSS_ENTROPY: // max(z, 0) - t z + log(1 + exp(-|z|))
         e = R(vexp)(vmin(z, vsub(zero, z)));
         u = vdiv(one, vadd(one, e));
-        *derivative = vsub(vselect_lt(z, zero, vmul(e, u), u), t);
+        u = vselect_lt(z, zero, vmul(e, u), u);
+        *derivative = vsub(u, t);
         if (of->clip > 0) { // as scikit-learn has it, with the probability as it is rounded
-            u = vselect_lt(z, zero, vmul(e, u), u);
             u = vmin(vset1(1 - of->clip), vmax(vset1(of->clip), u));
             loss = vmul(vsub(one, t), R(vlog)(vsub(one, u)));
             return vsub(zero, vfma(t, R(vlog)(u), loss));

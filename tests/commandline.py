@@ -9,6 +9,8 @@ import numpy as np
 
 from fastmlp import cli
 
+OLD = b"what was there before"
+
 
 def run(*argv):
     """Run a command line; return the exit code, standard output and standard error."""

@@ -7,18 +7,6 @@ from commandline import held, refused, rents, run, train
 import fastmlp
 from fastmlp import MLP
 
-OLD = b"what was there before"
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder with t.csv, to work in; gives its columns, and what it holds."""
-    monkeypatch.chdir(tmp_path)
-    rents(tmp_path / "t.csv")
-    (tmp_path / "old").write_bytes(OLD)
-    return tmp_path
-
-
 # the table, more of the command line, the sentence
 BAD_TRAINING = {
     "missing": ("a,y\n1,x\n,z\n", "", "t.csv, line 3, column 'a': the cell is empty; --ignore"),

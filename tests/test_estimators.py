@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 import sklearn
 import sklearn.neural_network as theirs
+from samples import digits
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import (
     load_breast_cancer,
     load_diabetes,
-    load_digits,
     make_multilabel_classification,
 )
 from sklearn.exceptions import NotFittedError
@@ -29,7 +29,6 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import fastmlp
 from fastmlp import DivergedError, MLPClassifier, MLPRegressor
@@ -45,11 +44,6 @@ pytestmark = pytest.mark.filterwarnings(
 since_1_7 = pytest.mark.skipif(
     sklearn.__version__.startswith("1.6."), reason="scikit-learn has had this since 1.7"
 )
-
-
-def digits(n=300):
-    X, y = load_digits(return_X_y=True)
-    return X[:n] / 16, y[:n]
 
 
 def cancer():
@@ -580,19 +574,6 @@ def test_ctrl_c_ends_the_fit_and_keeps_what_was_trained():
 
 
 # ---- at home in scikit-learn ---------------------------------------------------------------------
-@parametrize_with_checks(
-    [
-        MLPClassifier(max_iter=100),
-        MLPRegressor(max_iter=100),
-        MLPClassifier(max_iter=50, solver="lbfgs"),
-        MLPClassifier(max_iter=100, activation=("silu",), max_norm=1.0),
-        MLPRegressor(max_iter=100, loss="huber", activation=["gelu"], weight_decay=0.01),
-    ]
-)
-def test_scikit_learns_checks(estimator, check):
-    check(estimator)
-
-
 def test_tags_are_scikit_learns():
     assert get_tags(MLPClassifier()) == get_tags(theirs.MLPClassifier())
     assert get_tags(MLPRegressor()) == get_tags(theirs.MLPRegressor())

@@ -1,39 +1,24 @@
 """The estimators where scikit-learn has nothing: validation sets, callbacks, losses, files."""
 
-import os
 import time
 
 import numpy as np
 import pytest
 import sklearn.neural_network as theirs
+from samples import diabetes, digits, multilabel
 from scipy import sparse
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris
+from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import balanced_accuracy_score, log_loss, make_scorer
 from sklearn.preprocessing import StandardScaler
 
-from fastmlp import MLP, FileFormatError, LossCurveDisplay, MLPClassifier, MLPRegressor
+from fastmlp import LossCurveDisplay, MLPClassifier, MLPRegressor
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::sklearn.exceptions.ConvergenceWarning",
     # of SciPy, for an option that scikit-learn 1.6 still gives it
     "ignore:.*`disp` and `iprint`:DeprecationWarning",
 )
-
-
-def digits(n=300):
-    X, y = load_digits(return_X_y=True)
-    return X[:n] / 16, y[:n]
-
-
-def diabetes():
-    X, y = load_diabetes(return_X_y=True)
-    return X * 10, y / 100
-
-
-def multilabel(n=200):
-    X, y = digits(n)
-    return X, np.column_stack([y > 4, y % 2 == 0, y == 7]).astype(int)
 
 
 # ---- validation ---------------------------------------------------------------------------------
@@ -388,191 +373,6 @@ def test_input_gradients_are_those_of_finite_differences(n_outputs):
         np.testing.assert_allclose(J[..., j], slope, rtol=1e-6, atol=1e-8)
 
 
-# ---- files --------------------------------------------------------------------------------------
-def classifiers():
-    X, y = digits(100)
-    names = np.array([f"digit {i}" for i in y])
-    yield "numbers", MLPClassifier(random_state=0), X, y
-    yield "strings", MLPClassifier(random_state=0), X, names
-    yield "objects", MLPClassifier(random_state=0, solver="sgd"), X, names.astype(object)
-    yield "bools", MLPClassifier(random_state=0, learning_rate="adaptive"), X, y > 4
-    yield "floats", MLPClassifier(random_state=0, dtype=np.float32), X, y * 2.0
-    yield "one class", MLPClassifier(random_state=0), X, np.zeros(100)
-    yield "multilabel", MLPClassifier(random_state=0, dropout=0.2), *multilabel(100)
-    yield "stream", MLPClassifier(random_state=np.random.RandomState(3)), X, y
-    yield "weights", MLPClassifier(class_weight=dict.fromkeys(range(10), 2.0)), X, y
-    yield "early", MLPClassifier(early_stopping=True, random_state=0, scoring="loss"), X, y
-    yield "lbfgs", MLPClassifier((5, 4), activation=["tanh", "gelu"], solver="lbfgs"), X, y
-
-
-@pytest.mark.parametrize(
-    "model, X, y", [pytest.param(*rest, id=name) for name, *rest in classifiers()]
-)
-def test_a_classifier_comes_back_from_its_file_and_trains_on(model, X, y, tmp_path):
-    model.set_params(max_iter=3, warm_start=True, n_iter_no_change=np.inf)
-    np.random.seed(0)  # noqa: NPY002
-    model.fit(X, y)
-    model.save(tmp_path / "m.safetensors")
-    loaded = MLPClassifier.load(tmp_path / "m.safetensors")
-    assert loaded.predict(X).dtype == model.predict(X).dtype
-    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
-    np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
-    assert loaded.score(X, y) == model.score(X, y)
-    assert repr(loaded) == repr(model).replace(repr(model.random_state), repr(loaded.random_state))
-    kept = set(vars(model)) - {"_network", "_labels", "_random_state", "random_state", "classes_"}
-    for name in kept:
-        mine, its = getattr(model, name), getattr(loaded, name)
-        assert type(mine) is type(its), name
-        np.testing.assert_equal(its, mine, err_msg=name)
-    for one in (model, loaded):
-        np.random.seed(1)  # noqa: NPY002  for those that draw from NumPy's own stream
-        one.fit(X, y)
-    assert loaded.loss_curve_ == model.loss_curve_
-    np.testing.assert_array_equal(loaded.coefs_[0], model.coefs_[0])
-
-
-@pytest.mark.parametrize("loss", ["squared_error", "poisson", "huber", "quantile"])
-def test_a_regressor_comes_back_from_its_file_and_trains_on(loss, tmp_path):
-    X, y = diabetes()
-    settings = {"loss": loss, "huber_delta": 0.3, "quantile": 0.8, "random_state": 0}
-    model = MLPRegressor(**settings, verbose=0).partial_fit(X, y).partial_fit(X, y)
-    model.save(tmp_path / "m.safetensors")
-    loaded = MLPRegressor.load(tmp_path / "m.safetensors")
-    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
-    assert loaded.partial_fit(X, y).loss_curve_ == model.partial_fit(X, y).loss_curve_
-
-
-def test_names_of_features_travel_in_the_file(tmp_path):
-    pandas = pytest.importorskip("pandas")
-    X, y = digits(100)
-    frame = pandas.DataFrame(X).add_prefix("pixel ")
-    MLPClassifier(max_iter=2).fit(frame, y).save(tmp_path / "m.safetensors")
-    loaded = MLPClassifier.load(tmp_path / "m.safetensors")
-    assert list(loaded.feature_names_in_) == list(frame.columns)
-    loaded.predict(frame)
-    with pytest.raises(ValueError, match="feature names"):
-        loaded.predict(frame.rename(columns={"pixel 3": "three"}))
-
-
-def test_what_a_file_cannot_hold_is_named(tmp_path):
-    X, y = digits(100)
-    path = tmp_path / "m.safetensors"
-    with pytest.raises(NotFittedError):
-        MLPClassifier().save(path)
-    model = MLPClassifier(max_iter=2, callbacks=print).fit(X, y)
-    with pytest.raises(TypeError, match="callbacks is <built-in function print>"):
-        model.save(path)
-    assert not os.listdir(tmp_path)
-
-
-def test_files_of_others_are_named(tmp_path):
-    X, y = digits(100)
-    path = tmp_path / "m.safetensors"
-    MLP([2, 2]).save(path)
-    with pytest.raises(FileFormatError, match=r"it holds a fastmlp\.MLP.*from_mlp"):
-        MLPClassifier.load(path)
-    MLPRegressor(max_iter=2).fit(X, y).save(path)
-    with pytest.raises(FileFormatError, match="it holds 'MLPRegressor', not MLPClassifier"):
-        MLPClassifier.load(path)
-    with pytest.raises(FileFormatError):
-        MLP.load(path)
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(FileFormatError):
-        MLPRegressor.load(path)
-
-
-def test_descriptions_that_are_not_valid_are_named(tmp_path):
-    from fastmlp import persist
-
-    X, y = digits(100)
-    path = tmp_path / "m.safetensors"
-    MLPClassifier(max_iter=2).fit(X, y).save(path)
-    tensors, description = persist.load(path)
-    for change in (
-        {"sizes": [1, 2]},
-        {"parameters": {}},
-        {"parameters": {"alpha": -1}},
-        {"parameters": {"beta": 1}},
-        {"labels": {"dict": []}},
-        {"attributes": {"tensor": "nowhere"}},
-        {"session": {}},
-        {"dtype": "float16"},
-    ):
-        persist.save(path, tensors, description | change)
-        with pytest.raises(FileFormatError, match="description is not valid"):
-            MLPClassifier.load(path)
-
-
-# ---- other models -------------------------------------------------------------------------------
-def test_a_network_of_its_own_and_back():
-    X, y = digits(100)
-    names = np.array([f"digit {i}" for i in y])
-    model = MLPClassifier((9, 8), max_iter=3, random_state=0).fit(X, names)
-    mlp = model.to_mlp()
-    np.testing.assert_array_equal(model.classes_[mlp.predict(X)], model.predict(X))
-    back = MLPClassifier.from_mlp(mlp, classes=model.classes_)
-    np.testing.assert_array_equal(back.predict_proba(X), model.predict_proba(X))
-    assert back.hidden_layer_sizes == (9, 8)
-    mlp.params[:] = 0
-    assert model.coefs_[0].any() and back.coefs_[0].any()
-    back.partial_fit(X, names)
-
-    binary = MLPClassifier(max_iter=3, random_state=0).fit(X, y > 4)
-    mlp = binary.to_mlp()
-    assert mlp.loss_name == "binary_cross_entropy" and mlp.sizes[-1] == 1
-    again = MLPClassifier.from_mlp(mlp, classes=[False, True])
-    np.testing.assert_array_equal(again.predict(X), binary.predict(X))
-    assert list(MLPClassifier.from_mlp(mlp).classes_) == [0, 1]
-
-    many = MLPClassifier(max_iter=3, random_state=0).fit(*multilabel(100))
-    again = MLPClassifier.from_mlp(many.to_mlp())
-    np.testing.assert_array_equal(again.predict(X), many.predict(X))
-
-    values = MLPRegressor(max_iter=3, loss="huber", huber_delta=0.7).fit(X, y)
-    again = MLPRegressor.from_mlp(values.to_mlp())
-    assert (again.loss, again.huber_delta) == ("huber", 0.7)
-    np.testing.assert_array_equal(again.predict(X), values.predict(X))
-
-
-def test_networks_that_do_not_fit_are_named():
-    with pytest.raises(TypeError, match="an MLP of squared_error"):
-        MLPClassifier.from_mlp(MLP([2, 2], loss="squared_error"))
-    with pytest.raises(TypeError, match="given MLPClassifier"):
-        MLPRegressor.from_mlp(MLPClassifier())
-    for classes in (["a"], ["b", "a"], ["a", "a"]):
-        with pytest.raises(ValueError, match="2 different labels in ascending order"):
-            MLPClassifier.from_mlp(MLP([2, 2]), classes=classes)
-    with pytest.raises(TypeError, match="expected a fitted"):
-        MLPClassifier.from_sklearn(theirs.MLPRegressor().fit([[0.0], [1.0]], [0, 1]))
-    with pytest.raises(NotFittedError):
-        MLPClassifier.from_sklearn(theirs.MLPClassifier())
-
-
-@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
-@pytest.mark.parametrize("kind", ["many", "two", "multilabel", "values"])
-def test_a_network_of_scikit_learns_trains_on(solver, kind):
-    X, y = digits(200)
-    y = {"many": y, "two": y > 4, "multilabel": multilabel(200)[1], "values": y}[kind]
-    ours, their = MLPClassifier, theirs.MLPClassifier
-    if kind == "values":
-        ours, their = MLPRegressor, theirs.MLPRegressor
-    stream = np.random.RandomState(0)  # which scikit-learn continues, too
-    fitted = their(solver=solver, random_state=stream, max_iter=3).fit(X, y)
-    model = ours.from_sklearn(fitted)
-    if kind == "values":
-        np.testing.assert_allclose(model.predict(X), fitted.predict(X), rtol=1e-9)
-    else:
-        np.testing.assert_array_equal(model.predict(X), fitted.predict(X))
-        np.testing.assert_allclose(model.predict_proba(X), fitted.predict_proba(X), rtol=1e-9)
-    if solver != "lbfgs":
-        assert model.loss_curve_ == fitted.loss_curve_
-        for _ in range(2):
-            model.partial_fit(X, y)
-            fitted.partial_fit(X, y)
-        np.testing.assert_allclose(model.loss_curve_, fitted.loss_curve_, rtol=1e-9)
-        assert model.t_ == fitted.t_
-
-
 # ---- the loss curve, drawn ----------------------------------------------------------------------
 def test_the_loss_curve_is_drawn():
     matplotlib = pytest.importorskip("matplotlib")
@@ -629,7 +429,7 @@ def test_breast_cancer_is_learnt():
     assert model.fit(X[:400], y[:400]).score(X[400:], y[400:]) > 0.95
 
 
-# ---- found by looking again ---------------------------------------------------------------------
+# ---- what is easily forgotten -------------------------------------------------------------------
 def test_a_validation_set_has_as_many_outputs_as_the_network():
     X, y = diabetes()
     for target, held, n in ((y, np.c_[y, y], 2), (np.c_[y, y], y, 1)):
@@ -714,29 +514,9 @@ def test_a_failed_fit_gives_a_stream_back_what_it_drew():
     np.testing.assert_equal(stream.get_state()[1:3], expected)
 
 
-def test_wrong_arguments_of_conversions():
-    X, y = digits(100)
-    with pytest.raises(TypeError, match="from_mlp was given int"):
-        MLPClassifier.from_mlp(3)
-    with pytest.raises(
-        TypeError, match=r"from_sklearn was given fastmlp\..*, expected a fitted skl"
-    ):
-        MLPClassifier.from_sklearn(MLPClassifier(max_iter=1).fit(X, y))
-    with pytest.raises(ValueError, match=r"activation is \[\['relu'\]\]"):
-        MLPClassifier(activation=[["relu"]]).fit(X, y)
-    with pytest.raises(ValueError, match=r"class_weight is .*nan.*, expected finite numbers"):
-        MLPClassifier(class_weight=dict.fromkeys(range(10), np.nan)).fit(X, y)
-
-
 def test_negative_weights_count_as_with_scikit_learn():
     X, y = digits(100)
     weight = np.where(np.arange(100) % 7, 1.0, -0.5)
     ours = MLPClassifier(random_state=0, max_iter=3).fit(X, y, sample_weight=weight)
     their = theirs.MLPClassifier(random_state=0, max_iter=3).fit(X, y, sample_weight=weight)
     np.testing.assert_allclose(ours.loss_curve_, their.loss_curve_, rtol=1e-9)
-
-
-def test_rates_come_out_of_the_plain_model_too():
-    X, y = diabetes()
-    model = MLPRegressor(loss="poisson", max_iter=3, random_state=0).fit(X, np.abs(y))
-    np.testing.assert_allclose(model.to_mlp().predict(X), model.predict(X), rtol=1e-12)

@@ -7,21 +7,10 @@ import sys
 
 import numpy as np
 import pytest
-from commandline import held, refused, rents, run, train
+from commandline import held, refused, run, train
 
 import fastmlp
 from fastmlp import losschart
-
-OLD = b"what was there before"
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder with t.csv, to work in; gives its columns, and what it holds."""
-    monkeypatch.chdir(tmp_path)
-    rents(tmp_path / "t.csv")
-    (tmp_path / "old").write_bytes(OLD)
-    return tmp_path
 
 
 @pytest.fixture

@@ -60,6 +60,8 @@ ESTIMATORS = ["MLPClassifier", "MLPRegressor"]
 def estimators():
     for options, name in product(CONFIGURATIONS, ESTIMATORS):
         yield getattr(fastmlp, name)(**options)
+    of_its_own = {"loss": "huber", "activation": ["gelu"], "weight_decay": 0.01}
+    yield fastmlp.MLPRegressor(**EPOCHS, **of_its_own)
 
 
 def expected_failures(estimator):

@@ -15,17 +15,6 @@ from fastmlp import MLP, training
 from fastmlp.preprocessing import Preprocessing
 from fastmlp.sources import read_rows
 
-OLD = b"what was there before"
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder with t.csv, to work in; gives its columns, and what it holds."""
-    monkeypatch.chdir(tmp_path)
-    rents(tmp_path / "t.csv")
-    (tmp_path / "old").write_bytes(OLD)
-    return tmp_path
-
 
 def test_classes_of_a_mixed_table(folder):
     """One-hot columns stand where their column stands, numbers are standardised."""

@@ -6,6 +6,7 @@ from libc.stdint cimport uint32_t, uint64_t
 cdef extern from "fastmlp.h" nogil:
     enum: FM_FLOAT32, FM_FLOAT64
     enum: FM_IDENTITY, FM_RELU, FM_TANH, FM_LOGISTIC, FM_LEAKY_RELU, FM_GELU, FM_SILU
+    const double FM_LEAK
     enum: FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR, FM_BINARY_CROSS_ENTROPY, FM_POISSON
     enum: FM_ABSOLUTE_ERROR, FM_HUBER, FM_QUANTILE
     enum: FM_SGD, FM_ADAM

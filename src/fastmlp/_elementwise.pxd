@@ -3,7 +3,7 @@
 from libc.math cimport erfc, exp, fabs, log, log1p, tanh
 
 from fastmlp._csrc cimport (
-    FM_ABSOLUTE_ERROR, FM_BINARY_CROSS_ENTROPY, FM_GELU, FM_HUBER, FM_LEAKY_RELU, FM_LOGISTIC,
+    FM_ABSOLUTE_ERROR, FM_BINARY_CROSS_ENTROPY, FM_GELU, FM_HUBER, FM_LEAK, FM_LEAKY_RELU, FM_LOGISTIC,
     FM_POISSON, FM_QUANTILE, FM_RELU, FM_SILU, FM_SQUARED_ERROR, FM_TANH,
 )
 
@@ -18,7 +18,7 @@ cdef inline double activate(double z, int activation, double *slope) noexcept no
         slope[0] = z > 0
         return 0 if z <= 0 else z
     if activation == FM_LEAKY_RELU:
-        slope[0] = 1 if z > 0 else 0.01
+        slope[0] = 1 if z > 0 else FM_LEAK
         return slope[0] * z
     if activation == FM_TANH:
         p = tanh(z)
