@@ -1,7 +1,24 @@
-"""Fixtures that several modules share."""
+"""Fixtures that several modules share, and `--long`, for the runs whose figures are published.
+
+The figures of such runs stand in docs/reliability.md.
+"""
 
 import pytest
 from commandline import OLD, rents
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--long",
+        action="store_true",
+        help="as many kills, forks, interrupts and examples as docs/reliability.md states",
+    )
+
+
+@pytest.fixture(scope="session")
+def long(request):
+    """Whether this is a long run."""
+    return request.config.getoption("--long")
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
 """Checkpoints: a run that was interrupted, or killed, ends in the bits of one that was not.
 
-This file is also a program, for the tests that need a process of their own. The number of kills
-in the test that kills is FASTMLP_KILLS; the long run, which says what it met, is
-
-    FASTMLP_KILLS=300 python -m pytest -s tests/test_checkpoint.py -k killed
+This file is also a program, for the tests that need a process of their own.
 """
 
 import inspect
@@ -22,7 +19,6 @@ import pytest
 import fastmlp
 from fastmlp import MLP, SGD, Adam, checkpoint, persist
 
-KILLS = int(os.environ.get("FASTMLP_KILLS", "12"))
 KILLED_EPOCHS = 400  # of the run that is killed: enough to be killed in
 ROWS = np.random.default_rng(3)
 X = ROWS.normal(size=(50, 5))
@@ -129,14 +125,15 @@ def test_a_run_resumed_in_a_new_process_ends_in_the_same_bits(group, finished):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no kill -9")
-def test_killed_at_any_moment(tmp_path):
+def test_killed_at_any_moment(tmp_path, long):
+    kills = 300 if long else 12
     whole = killed_run()
     fit(whole, KILLED_EPOCHS)
     expected = bits(whole)
     path = tmp_path / "run.ckpt"
-    moments = random.Random(os.environ.get("FASTMLP_KILL_SEED", "0"))
+    moments = random.Random(0)
     within = 0
-    for _ in range(KILLS):
+    for _ in range(kills):
         process = subprocess.Popen(program("run", path), stdout=subprocess.PIPE, text=True)
         assert process.stdout.readline() == "ready\n"
         before = path.exists()
@@ -155,10 +152,10 @@ def test_killed_at_any_moment(tmp_path):
         assert bits(trainer) == expected
         if at == KILLED_EPOCHS:
             path.unlink()
-    assert within >= KILLS // 3  # the kills met a run on its way
+    assert within >= kills // 3  # the kills met a run on its way
     left = {file.name for file in tmp_path.iterdir()} - {path.name}
     assert all(name.startswith(".run.ckpt.") and name.endswith(".tmp") for name in left)
-    print(f"{KILLS} kills, {within} on the way, {len(left)} of them while writing")
+    print(f"{kills} kills, {within} on the way, {len(left)} of them while writing")
 
 
 def tiny(tmp_path):
