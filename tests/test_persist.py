@@ -1,8 +1,10 @@
 """Model files: what is saved comes back to the bit, what is damaged never comes back at all."""
 
+import json
 import os
 import stat
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +194,127 @@ def test_a_missing_tensor(tmp_path):
     del tensors["biases.0"]
     persist.save(tmp_path / "m", tensors, description)
     refused(tmp_path / "m", "do not go with 4 parameters")
+
+
+def forged(header, data=b""):
+    """Return a safetensors file with any header."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def entry(dtype="F32", shape=(2,), span=(0, 8), **more):
+    return {"dtype": dtype, "shape": shape, "data_offsets": span, **more}
+
+
+HUGE = 10**30
+HEADERS = {
+    "no object": (b"[]", "its header is not a JSON object"),
+    "no JSON": (b"{", "its header is not valid"),
+    "no UTF-8": (b'{"\xff": 1}', "its header is not valid"),
+    "deep": (b"[" * 60_000, "its header is not valid"),
+    "long number": (b"1" * 10_000, "its header is not valid"),
+    "repeated": (b'{"a": {}, "a": {}}', "a key is repeated"),
+    "NaN": (b'{"a": NaN}', "NaN is no number"),
+    "infinite": (b'{"a": 1e999}', "1e999 is no number"),
+    "many values": (b"[" + b"0," * 70_000 + b"0]", "more than 65536 values"),
+    "large": (b" " * (2 << 20) + b" ", "its header is of 2097153 bytes"),
+    "entry": ({"a": []}, "the entry of 'a'"),
+    "more": ({"a": entry(file="b")}, "the entry of 'a'"),
+    "dtype": ({"a": entry(dtype=["F32"])}, "cannot read"),
+    "negative": ({"a": entry(shape=[-2])}, "the sizes of 'a'"),
+    "truth": ({"a": entry(shape=[True, 2])}, "the sizes of 'a'"),
+    "no list": ({"a": entry(shape="2")}, "the sizes of 'a'"),
+    "one offset": ({"a": entry(span=[0])}, "the sizes of 'a'"),
+    "dimensions": ({"a": entry(shape=[1] * 9 + [2])}, "the sizes of 'a'"),
+    "too large": ({"a": entry(shape=[HUGE])}, "is not the 8 bytes said"),
+    "nothing, often": ({"a": entry(shape=[0, HUGE], span=[0, 0])}, "is not the 0 bytes said"),
+    "backwards": ({"a": entry(span=[8, 0])}, "is not the -8 bytes said"),
+    "beyond": ({"a": entry(span=[8, 16])}, "overlap or leave bytes unused"),
+    "overlap": ({"a": entry(), "b": entry()}, "overlap or leave bytes unused"),
+    "short": ({"a": entry(shape=[1], span=[0, 4])}, "accounts for 4 of the 8 bytes"),
+    "long": ({"a": entry(shape=[3], span=[0, 12])}, "accounts for 12 of the 8 bytes"),
+    "bool": (
+        {"__metadata__": {"fastmlp": '0 {"version": 1}'}, "a": entry("BOOL", [8])},
+        "neither true nor false",
+    ),
+    "metadata": ({"__metadata__": [], "a": entry()}, "another program"),
+    "description": ({"__metadata__": {"fastmlp": "0 []"}, "a": entry()}, "it has no description"),
+    "version": ({"__metadata__": {"fastmlp": '0 {"version": true}'}, "a": entry()}, "version True"),
+}
+
+
+@pytest.mark.parametrize(("header", "what"), HEADERS.values(), ids=HEADERS)
+def test_headers_that_do_not_hold_true(header, what, tmp_path):
+    path = tmp_path / "m"
+    path.write_bytes(forged(header, b"\2" * 8))
+    with pytest.raises(fastmlp.FileFormatError, match=what):
+        persist.load(path)
+
+
+def test_what_safetensors_refuses_is_refused(tmp_path):
+    """Of the headers above, safetensors lets pass what is a matter of our own."""
+    passed = set()
+    for name, (header, _) in HEADERS.items():
+        try:
+            safetensors.deserialize(forged(header, b"\2" * 8))
+            passed.add(name)
+        except safetensors.SafetensorError:
+            pass
+    assert passed <= {"bool", "description", "version", "large", "dimensions", "more", "repeated"}
+
+
+# The most that a header of so many bytes and values can make JSON take memory for.
+COSTLY = {
+    "objects": b'{"__metadata__": [' + b'{"a":1},' * 32_000 + b"0]}",
+    "lists": b'{"__metadata__": [' + b"[]," * 32_000 + b"0]}",
+    "names": b'{"__metadata__": {' + b"".join(b'"%d":0,' % i for i in range(65_000)) + b'"x":0}}',
+    "text": b'{"__metadata__": {"fastmlp": "0 ' + b"\xf0\x9f\x8e\x88" * 500_000 + b'"}}',
+    "escapes": b'{"__metadata__": {"fastmlp": "0 ' + b"\\ud83c\\udf88" * 160_000 + b'"}}',
+    "tensors": json.dumps(
+        {f"{i}": entry("U8", [1], [i, i + 1]) for i in range(9_000)}, separators=(",", ":")
+    ).encode(),
+    "described": json.dumps(
+        {"__metadata__": {"fastmlp": '0 {"version": 1, "a": [' + '{"a":1},' * 32_000 + "0]}"}}
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("header", COSTLY.values(), ids=COSTLY)
+def test_memory_for_what_is_refused(header, tmp_path):
+    assert len(header) <= persist.MOST_BYTES and persist._values(header) <= persist.MOST_VALUES
+    path = tmp_path / "m"
+    path.write_bytes(forged(header, bytes(9_000) if b"U8" in header else b""))
+    assert peak(lambda: refused(path)) < path.stat().st_size + (16 << 20)
+
+
+def test_memory_for_a_model(tmp_path):
+    MLP([2000, 2000, 10]).save(tmp_path / "m")
+    size = (tmp_path / "m").stat().st_size
+    assert peak(lambda: MLP.load(tmp_path / "m")) < size + (16 << 20)
+    with (tmp_path / "m").open("r+b") as file:
+        file.truncate(size - 1)
+    assert peak(lambda: refused(tmp_path / "m", "accounts for")) < 1 << 20
+
+
+def peak(action):
+    """Return how many bytes more than before were taken at once."""
+    tracemalloc.start()
+    try:
+        action()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_description_that_is_too_large(tmp_path):
+    model = MLP([2, 2])
+    model.save(tmp_path / "m")
+    before = content(tmp_path)
+    for metadata in ({"x": list(range(70_000))}, {"x": "x" * (2 << 20)}):
+        model.metadata = metadata
+        with pytest.raises(ValueError, match=r"cannot write .*: the description is too large"):
+            model.save(tmp_path / "m")
+    assert content(tmp_path) == before
 
 
 def nested():

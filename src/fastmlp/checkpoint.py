@@ -62,14 +62,10 @@ def resume(
         engine = engines.resolve(engine)
     if n_threads is not None:
         n_threads = as_int(n_threads, "n_threads", 1)
-    tensors, description = persist.load(path, "checkpoint")
-    held = description.pop("trainer")
-    try:
-        trainer = _restored(kind, held, tensors, description, engine, n_threads)
+    with persist.reading(path, "checkpoint") as stored:
+        held = stored.description.pop("trainer")
+        trainer = _restored(kind, held, stored, engine, n_threads)
         scheduled = held["learning_rate"] is None
-    except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise persist.not_a_model(path, reason, "checkpoint") from None
     if learning_rate is not None:
         trainer.learning_rate = learning_rate
     elif scheduled:
@@ -111,8 +107,7 @@ def _parts(trainer: "Trainer") -> tuple[dict[str, Array], dict[str, Any]]:
 def _restored(
     kind: type[AnyTrainer],
     held: dict[str, Any],
-    tensors: dict[str, Array],
-    description: dict[str, Any],
+    stored: persist.Stored,
     engine: str | None,
     n_threads: int | None,
 ) -> AnyTrainer:
@@ -126,10 +121,10 @@ def _restored(
     for name in SWITCHES:
         if not isinstance(options.get(name, False), bool):
             raise TypeError(f"{name} is {options[name]!r}, expected true or false")
-    moments = [tensors.pop(name) for name in sorted(tensors) if name.startswith("moments.")]
-    history = _history({name: tensors.pop(f"history.{name}") for name in vars(History())})
-
-    model = MLP.from_parts(tensors, description)
+    shapes = dict(stored.shapes)
+    books = {name: shapes.pop(f"history.{name}") for name in vars(History())}
+    moments = {name: shapes.pop(name) for name in list(shapes) if name.startswith("moments.")}
+    model = MLP.described(stored.description, shapes)
     model.probability_clip = as_real(held["probability_clip"], "probability_clip", 0, below=0.5)
     rate = held["learning_rate"]
     trainer = kind(
@@ -144,14 +139,16 @@ def _restored(
     session.step = _count(held, "step")
     session.epochs = _count(held, "epochs")
     session.seed = _count(held, "seed")
-    if len(moments) != len(session.moments):
-        raise ValueError(f"it holds {len(moments)} moments, expected {len(session.moments)}")
-    for own, moment in zip(session.moments, moments, strict=True):
-        if moment.shape != own.shape or moment.dtype != own.dtype:
-            raise ValueError(f"a moment is {moment.dtype} of shape {moment.shape}")
-        own[:] = moment
+    places = {f"moments.{i}": moment for i, moment in enumerate(session.moments)}
+    if set(moments) != set(places):
+        raise ValueError(f"it holds {len(moments)} moments, expected {len(places)}")
     trainer._rng = _generator(held["generator"])
-    trainer.history = history
+    tensors = stored.read(model.tensors() | places)
+    model.check_finite()
+    # The mean square of a gradient may be too large for float32, and be infinite, in a good run.
+    if any(np.isnan(moment).any() for moment in session.moments):
+        raise ValueError("it holds moments that are not numbers")
+    trainer.history = _history({name: tensors[f"history.{name}"] for name in books})
     trainer._resumed = True
     return trainer
 

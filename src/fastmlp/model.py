@@ -2,8 +2,9 @@
 
 import contextlib
 import copy
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -100,6 +101,18 @@ class MLP:
         dtype: str = "float32",
         seed: int | np.random.Generator | None = 0,
     ) -> None:
+        self._define(sizes, activation, loss, loss_parameter, dtype)
+        self._initialise(np.random.default_rng(seed))
+
+    def _define(
+        self,
+        sizes: Sequence[int],
+        activation: str | Sequence[str],
+        loss: str,
+        loss_parameter: float | None,
+        dtype: str,
+    ) -> None:
+        """Check what the model is to be, and make it with parameters of 0."""
         if isinstance(sizes, str | bytes) or not hasattr(sizes, "__len__"):
             raise TypeError(f"sizes is {sizes!r}, expected a sequence of layer widths")
         if len(sizes) < 2:
@@ -118,7 +131,6 @@ class MLP:
         self.params = _aligned_zeros(self.n_parameters, self.dtype)
         self.weights, self.biases = self.split(self.params)
         self._inference: Core | None = None
-        self._initialise(np.random.default_rng(seed))
 
     @property
     def n_parameters(self) -> int:
@@ -393,9 +405,12 @@ class MLP:
             **({"loss_parameter": self.loss_parameter} if self.loss_parameter else {}),
             "metadata": self.metadata,
         }
+        return self.tensors(), description
+
+    def tensors(self) -> dict[str, Array]:
+        """Return weights and biases under their names in a file: views."""
         tensors = {f"weights.{i}": W for i, W in enumerate(self.weights)}
-        tensors |= {f"biases.{i}": b for i, b in enumerate(self.biases)}
-        return tensors, description
+        return tensors | {f"biases.{i}": b for i, b in enumerate(self.biases)}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "MLP":
@@ -405,38 +420,50 @@ class MLP:
         ------
         FileNotFoundError, FileFormatError
         """
-        tensors, description = persist.load(path)
-        try:
-            return cls.from_parts(tensors, description)
-        except ValueError as error:
-            raise persist.not_a_model(path, str(error)) from None
+        with persist.reading(path) as stored:
+            model = cls.described(stored.description, stored.shapes)
+            stored.read(model.tensors())
+            model.check_finite()
+        return model
 
     @classmethod
-    def from_parts(cls, tensors: dict[str, Array], description: dict[str, Any]) -> "MLP":
-        """Return the model that `parts` has taken apart, or raise ValueError."""
+    def described(
+        cls, description: dict[str, Any], shapes: Mapping[str, tuple[Any, tuple[int, ...]]]
+    ) -> "MLP":
+        """Return the model of `parts` with parameters of 0, or raise ValueError.
+
+        `shapes` are dtype and shape of its tensors, by name; they have to be those the description
+        asks for, which is found before any memory is taken.
+        """
         try:
+            description = dict(description)
             metadata = description.pop("metadata")
             if not isinstance(metadata, dict):
                 raise TypeError("its metadata is not a dict")
             sizes = description["sizes"]
-            held = sum(tensor.size for tensor in tensors.values())
-            if held != _count(sizes):  # known before any memory is taken for the sizes
+            held = sum(math.prod(shape) for _, shape in shapes.values())
+            if held != _count(sizes):
                 raise ValueError(f"sizes {sizes} do not go with {held} parameters")
-            model = cls(**description)
+            model = object.__new__(cls)
+            model._define(**{"loss_parameter": None, **description})
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"its description is not valid ({error})") from None
-        for name, views in (("weights", model.weights), ("biases", model.biases)):
-            for i, view in enumerate(views):
-                tensor = tensors.pop(f"{name}.{i}", None)
-                if tensor is None or tensor.shape != view.shape or tensor.dtype != view.dtype:
-                    raise ValueError(f"{name}.{i} is not {model.dtype} of shape {view.shape}")
-                view[...] = tensor
-        if tensors:
-            raise ValueError(f"it holds more than its sizes say: {list(tensors)}")
-        if not np.isfinite(model.params).all():
-            raise ValueError("it holds parameters that are not finite")
+        dtype = np.dtype(model.dtype)
+        expected = {name: (dtype, view.shape) for name, view in model.tensors().items()}
+        for name, what in expected.items():
+            if shapes.get(name) != what:
+                raise ValueError(f"{name} is not {model.dtype} of shape {what[1]}")
+        if len(shapes) > len(expected):
+            raise ValueError(
+                f"it holds more than its sizes say: {sorted(set(shapes) - set(expected))}"
+            )
         model.metadata = metadata
         return model
+
+    def check_finite(self) -> None:
+        """Raise ValueError where a parameter read from a file is not finite."""
+        if not np.isfinite(self.params).all():
+            raise ValueError("it holds parameters that are not finite")
 
     def _initialise(self, rng: np.random.Generator) -> None:
         for i, W in enumerate(self.weights):

@@ -1,25 +1,48 @@
-"""Model files: safetensors with a checksum, written whole or not at all."""
+"""Model files: safetensors with a checksum, written whole or not at all.
+
+A file is read as what a stranger may have sent: its header has to account for every byte of it
+before memory is taken for a tensor. It is not mapped, so that another program that cuts it short
+meanwhile costs an error and not the process.
+"""
 
 import contextlib
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastmlp.errors import FileFormatError
 
-__all__ = ["as_text", "check_writable", "load", "not_a_model", "save", "write_atomically"]
+__all__ = [
+    "Stored",
+    "as_text",
+    "check_writable",
+    "load",
+    "not_a_model",
+    "reading",
+    "save",
+    "write_atomically",
+]
 
 VERSION = 1
 # The one key of the safetensors metadata. Its value is "<sha256> <JSON>", where the checksum is
 # over the JSON as it stands and every tensor; one key, because safetensors keeps no order.
 KEY = "fastmlp"
+# Of a header: so many bytes, and so many values in its JSON, each of which costs a hundred bytes.
+MOST_BYTES, MOST_VALUES = 2 << 20, 1 << 16
+MOST_DIMENSIONS, MOST_ELEMENTS = 8, 1 << 48  # of a tensor, dimensions of 0 left out
+DTYPES = {
+    **{"BOOL": "?", "U8": "<u1", "I8": "<i1", "U16": "<u2", "I16": "<i2", "U32": "<u4"},
+    **{"I32": "<i4", "U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8"},
+}
+Array = NDArray[Any]
 Path_ = str | os.PathLike[str]
 
 
@@ -85,6 +108,12 @@ def save(path: Path_, tensors: Mapping[str, NDArray[Any]], description: dict[str
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     metadata = {KEY: f"{_checksum(text, tensors)} {text}"}
     data = safetensors.numpy.save(tensors, metadata=metadata)
+    header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+    if len(header) > MOST_BYTES or _values(header) > MOST_VALUES:
+        raise ValueError(
+            f"cannot write {path}: the description is too large, {len(header)} bytes with "
+            f"{_values(header)} values, expected at most {MOST_BYTES} and {MOST_VALUES}"
+        )
     with write_atomically(path) as file:
         file.write(data)
 
@@ -97,49 +126,149 @@ def as_text(description: dict[str, Any]) -> str:
         raise TypeError(f"the model's metadata cannot be written as JSON: {error}") from None
 
 
-def load(path: Path_, kind: str = "model") -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Return what `save` has written to `path`, which is to be a "model" or a "checkpoint".
+class Stored:
+    """A file of ours that is being read: its header holds true, its tensors are still to come.
+
+    Attributes
+    ----------
+    description : dict
+        What `save` was given, unless `read` finds that it has been altered.
+    shapes : dict of str to (dtype, shape)
+        Of the tensors. All of them together are as large as the file says.
+    """
+
+    def __init__(self, path: Path_, kind: str, file: BinaryIO) -> None:
+        self.path, self.kind = path, kind
+        self._file = file
+        header, self._start = self._header()
+        metadata = header.pop("__metadata__", None)
+        self._places = self._check(header)
+        self.shapes = {name: (dtype, shape) for name, (dtype, shape, _) in self._places.items()}
+        value = metadata.get(KEY) if isinstance(metadata, dict) else None
+        if not isinstance(value, str):
+            self.refuse("it is a safetensors file of another program")
+        self._sum, _, self._text = value.partition(" ")
+        try:
+            self.description = _parsed(self._text)
+            version = self.description.pop("version")
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            self.refuse("it has no description")
+        if version != VERSION or isinstance(version, bool):
+            self.refuse(f"it has format version {version}, this fastmlp reads {VERSION}")
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Raise the error that says why this file is not read."""
+        raise not_a_model(self.path, reason, self.kind)
+
+    def read(self, into: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """Return all tensors, those that `into` has room for read into it, or refuse the file."""
+        digest = hashlib.sha256(self._text.encode("utf-8", "surrogatepass"))
+        tensors = {}
+        for name in sorted(self._places):
+            dtype, shape, place = self._places[name]
+            tensor = (into or {}).get(name)
+            if tensor is None:
+                tensor = np.empty(shape, dtype)
+            elif (tensor.dtype, tensor.shape) != (dtype, shape):
+                self.refuse(
+                    f"{name} is {dtype} of shape {shape}, expected {tensor.dtype} of shape "
+                    f"{tensor.shape}"
+                )
+            octets = tensor.reshape(-1).view(np.uint8)
+            self._file.seek(self._start + place)
+            if octets.size and self._file.readinto(octets.data) != octets.size:  # type: ignore[attr-defined]
+                self.refuse("it has become shorter")
+            if dtype == np.bool_ and (octets > 1).any():
+                self.refuse(f"{name} holds bytes that are neither true nor false")
+            _add(digest, name, tensor)
+            tensors[name] = tensor
+        if self._sum != digest.hexdigest():
+            self.refuse("its checksum does not match, so it has been altered or damaged")
+        return tensors
+
+    def _header(self) -> tuple[dict[str, Any], int]:
+        """Return the header, and where the tensors begin."""
+        first = self._file.read(8)
+        size, whole = int.from_bytes(first, "little"), os.fstat(self._file.fileno()).st_size
+        if len(first) < 8 or size > whole - 8:
+            self.refuse(f"it is no safetensors file, or its {whole} bytes are not all of it")
+        if size > MOST_BYTES:
+            self.refuse(f"its header is of {size} bytes, expected at most {MOST_BYTES}")
+        text = self._file.read(size)
+        if _values(text) > MOST_VALUES:
+            self.refuse(f"its header holds more than {MOST_VALUES} values")
+        try:
+            header = _parsed(text.decode())
+        except (ValueError, RecursionError) as error:
+            self.refuse(f"its header is not valid ({error})")
+        if not isinstance(header, dict):
+            self.refuse("its header is not a JSON object")
+        self._data = whole - 8 - size
+        return header, 8 + size
+
+    def _check(self, header: dict[str, Any]) -> dict[str, tuple[np.dtype[Any], Any, int]]:
+        """Return dtype, shape and place of every tensor; together they take all that is left."""
+        places, spans = {}, []
+        for name, entry in header.items():
+            if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+                self.refuse(f"the entry of {name!r} in its header is not valid")
+            dtype, shape, span = entry["dtype"], entry["shape"], entry["data_offsets"]
+            if not isinstance(dtype, str) or dtype not in DTYPES:
+                self.refuse(f"it holds tensors fastmlp cannot read ({name!r} is {dtype!r})")
+            if not (_sizes(shape) and _sizes(span) and len(span) == 2) or (
+                len(shape) > MOST_DIMENSIONS
+            ):
+                self.refuse(f"the sizes of {name!r} in its header are not valid")
+            n_bytes = math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
+            if span[1] - span[0] != n_bytes or math.prod(n or 1 for n in shape) > MOST_ELEMENTS:
+                self.refuse(f"{name!r} of shape {shape} is not the {span[1] - span[0]} bytes said")
+            places[name] = (np.dtype(DTYPES[dtype]), tuple(shape), span[0])
+            spans.append(span)
+        end = 0
+        for span in sorted(spans):
+            if span[0] != end:
+                self.refuse("its tensors overlap or leave bytes unused")
+            end = span[1]
+        if end != self._data:
+            self.refuse(f"its header accounts for {end} of the {self._data} bytes that follow it")
+        return places
+
+
+@contextlib.contextmanager
+def reading(path: Path_, kind: str = "model") -> Iterator[Stored]:
+    """Open a file that `save` has written, which is to be a "model" or a "checkpoint".
+
+    What the block raises over its contents becomes a FileFormatError.
 
     Raises
     ------
     FileNotFoundError
     FileFormatError
-        If the file is not one of ours, is cut short or has been altered.
+        The file is not one of ours, is cut short or has been altered.
     """
-    import safetensors
-
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            value = (file.metadata() or {}).get(KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except safetensors.SafetensorError as error:
-        raise not_a_model(path, str(error), kind) from None
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise not_a_model(path, f"it holds tensors fastmlp cannot read ({error})", kind) from None
-    if value is None:
-        raise not_a_model(path, "it is a safetensors file of another program", kind)
-    checksum, _, text = value.partition(" ")
-    if checksum != _checksum(text, tensors):
-        raise not_a_model(
-            path, "its checksum does not match, so it has been altered or damaged", kind
-        )
-    try:
-        description = json.loads(text)
-        version = description.pop("version")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise not_a_model(path, "it has no description", kind) from None
-    if version != VERSION:
-        raise not_a_model(
-            path, f"it has format version {version}, this fastmlp reads {VERSION}", kind
-        )
-    if kind == "model" and "trainer" in description:
-        raise not_a_model(path, "it is a checkpoint, which SGD.resume or Adam.resume reads")
-    if kind == "checkpoint" and "trainer" not in description:
-        raise not_a_model(path, "it holds a model but no run to go on with", kind)
-    return tensors, description
+    with path.open("rb") as file:
+        stored = Stored(path, kind, file)
+        if kind == "model" and "trainer" in stored.description:
+            stored.refuse("it is a checkpoint, which SGD.resume or Adam.resume reads")
+        if kind == "checkpoint" and "trainer" not in stored.description:
+            stored.refuse("it holds a model but no run to go on with")
+        try:
+            yield stored
+        except FileFormatError:
+            raise
+        except KeyError as error:
+            stored.refuse(f"it lacks {error}")
+        except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
+            stored.refuse(str(error))
+
+
+def load(path: Path_, kind: str = "model") -> tuple[dict[str, Array], dict[str, Any]]:
+    """Return tensors and description of a file, as `reading` takes it."""
+    with reading(path, kind) as stored:
+        return stored.read(), stored.description
 
 
 def not_a_model(path: Path_, reason: str, kind: str = "model") -> FileFormatError:
@@ -147,10 +276,40 @@ def not_a_model(path: Path_, reason: str, kind: str = "model") -> FileFormatErro
     return FileFormatError(f"{path} is not a fastmlp {kind} that can be read: {reason}")
 
 
-def _checksum(text: str, tensors: Mapping[str, NDArray[Any]]) -> str:
+def _values(text: bytes) -> int:
+    """Return a number that the values in a JSON text cannot exceed."""
+    return 1 + sum(text.count(mark) for mark in (b",", b"[", b"{"))
+
+
+def _parsed(text: str) -> Any:
+    """Return what JSON says, where every key is there once and every number is finite."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        held = dict(pairs)
+        if len(held) < len(pairs):
+            raise ValueError("a key is repeated")
+        return held
+
+    def number(text: str) -> float:
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError(f"{text} is no number that a file of ours holds")
+        return value
+
+    return json.loads(text, object_pairs_hook=unique, parse_float=number, parse_constant=number)
+
+
+def _sizes(numbers: Any) -> bool:
+    return isinstance(numbers, list) and all(type(n) is int and n >= 0 for n in numbers)
+
+
+def _checksum(text: str, tensors: Mapping[str, Array]) -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"\n{name} {tensor.dtype.str} {tensor.shape}\n".encode())
-        digest.update(tensor.tobytes())
+        _add(digest, name, tensors[name])
     return digest.hexdigest()
+
+
+def _add(digest: Any, name: str, tensor: Array) -> None:
+    digest.update(f"\n{name} {tensor.dtype.str} {tensor.shape}\n".encode())
+    digest.update(tensor.reshape(-1).view(np.uint8).data)
