@@ -12,7 +12,9 @@ PROBABILITIES: int
 DTYPES: dict[str, int]
 
 class Core:
-    steps: int
+    t: int
+    number: int
+    progress: tuple[int, int, float, float]
     def __init__(
         self,
         engine: object,
@@ -71,12 +73,13 @@ class Core:
         beta1: float = 0,
         beta2: float = 0,
         epsilon: float = 0,
-        t: int = 0,
         dropout_key: int = 0,
+        number: int = 0,
+        begun: tuple[int, int, float, float] = ...,
         n_threads: int = 1,
         max_workers: int = 0,
         any_size: bool = False,
-    ) -> tuple[float, float, int, bool]: ...
+    ) -> bool: ...
 
 def fused_engine(level: str) -> object | None: ...
 def vector_math(

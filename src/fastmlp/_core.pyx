@@ -120,6 +120,11 @@ cdef int _check_signals() except -1 with gil:
     return PyErr_CheckSignals()
 
 
+cdef struct Progress:
+    ptrdiff_t rows, steps  # of an epoch that were done
+    double loss, penalty   # summed over these rows
+
+
 cdef class Core:
     """One network under one engine.
 
@@ -148,7 +153,9 @@ cdef class Core:
     cdef void *backup
     cdef void *norm_room
     cdef bint can_undo
-    cdef readonly ptrdiff_t steps  # that the latest epoch completed, also of an interrupted one
+    cdef public int64_t t  # steps completed in all
+    cdef readonly int64_t number  # of the latest epoch that was begun
+    cdef Progress begun, done  # of that epoch: when it was entered, and now
     cdef size_t state_bytes
     cdef ptrdiff_t n_params, itemsize, n_in, n_out, target_bytes
 
@@ -156,6 +163,7 @@ cdef class Core:
                   optimizer=None, *, double loss_parameter=0, double loss_clip=0, double dropout=0):
         cdef ptrdiff_t l, L = len(sizes) - 1
         cdef size_t n_bytes
+        self.number = -1
         self.capsule = engine
         self.dtype = numpy_dtype(dtype)
         self.engine = <fm_engine *>PyCapsule_GetPointer(engine, FM_ENGINE_CAPSULE)
@@ -363,28 +371,28 @@ cdef class Core:
     def epoch(self, X, y, order, ptrdiff_t batch_size, *, sample_weight=None, double learning_rate,
               double l2=0, double weight_decay=0, double decoupled_decay=0,
               double max_norm=INFINITY, double momentum=0, bint nesterov=False, double beta1=0,
-              double beta2=0, double epsilon=0, int64_t t=0, uint64_t dropout_key=0,
-              int n_threads=1, int max_workers=0, bint any_size=False):
+              double beta2=0, double epsilon=0, uint64_t dropout_key=0, int64_t number=0,
+              begun=(0, 0, 0.0, 0.0), int n_threads=1, int max_workers=0, bint any_size=False):
         """Train on the rows of X in `order`, batch by batch, the last one perhaps short.
 
         The options are those of `fm_rule`, and l2, which adds l2/2 times the squared weights over
-        the sum of the batch's sample weights to its loss. t is the number of steps done before,
-        `n_threads` how many threads may work, `max_workers` how many the process may have beside
-        its own. A step that is too small to gain from threads gets none, unless `any_size`.
+        the sum of the batch's sample weights to its loss. `number` is that of the epoch, and
+        `begun` what `progress` said when its rows before these were done. `n_threads` is how many
+        threads may work, `max_workers` how many the process may have beside its own. A step that is
+        too small to gain from threads gets none, unless `any_size`.
 
-        Returns the loss and the penalty of l2, both summed over the rows, the number of steps done,
-        and whether all of them were. A step that meets or makes numbers that are not finite is not
-        done and ends the epoch; `store` then gives what the step before it left. A signal whose
+        Returns whether all steps were done. One that meets or makes numbers that are not finite is
+        not done and ends the epoch; `store` then gives what the step before it left. A signal whose
         handler raises (Ctrl-C) ends the epoch after a completed step. A batch without weight is
         passed over.
         """
-        self.steps = 0
-        cdef ptrdiff_t n = order.shape[0], steps = 0, done
+        cdef ptrdiff_t n = order.shape[0], steps = 0
+        cdef int64_t t = self.t
+        cdef bint all_done
         cdef Pointer inputs = Pointer(X, X.shape[0] * self.n_in * self.itemsize)
         cdef Pointer targets = Pointer(y, X.shape[0] * self.target_bytes)
         cdef Pointer weights = self._weights(sample_weight, X.shape[0])
         cdef Pointer rows = Pointer(order, n * sizeof(ptrdiff_t))
-        cdef double[2] totals
         self._check_trains()
         if not 1 <= batch_size <= self.run.max_rows:
             raise ValueError(f"batch_size {batch_size} is not in 1..{self.run.max_rows}")
@@ -402,24 +410,32 @@ cdef class Core:
             self._make_norm_room()
         if not any_size:
             n_threads = min(n_threads, self._useful_threads(min(batch_size, n)))
+        self.begun.rows, self.begun.steps, self.begun.loss, self.begun.penalty = begun
+        self.done, self.number = self.begun, number
         self.can_undo = False
         with nogil:
             self.run.team = fm_team_open(n_threads, max_workers)
             try:
                 steps = self._steps(<const ptrdiff_t *>rows.view.buf, n, batch_size, t, n, l2,
-                                    weight_decay, totals, &done)
+                                    weight_decay)
+                all_done = self.done.rows == self.begun.rows + n
                 if steps and not self.engine.finite(&self.run):
                     # The last step made numbers that are not finite, which any further step would
                     # have met: the epoch again, without it.
                     self.run.state, self.backup = self.backup, self.run.state
                     self.can_undo = False
-                    steps = self._steps(<const ptrdiff_t *>rows.view.buf, n, batch_size, t,
-                                        steps - 1, l2, weight_decay, totals, &done)
-                    done = 0
+                    self._steps(<const ptrdiff_t *>rows.view.buf, n, batch_size, t, steps - 1, l2,
+                                weight_decay)
+                    all_done = False
             finally:
                 fm_team_close(self.run.team)
                 self.run.team = NULL
-        return totals[0], totals[1], steps, done == n
+        return all_done
+
+    @property
+    def progress(self):
+        """Of the latest epoch: rows and steps done, and loss and penalty summed over the rows."""
+        return self.done.rows, self.done.steps, self.done.loss, self.done.penalty
 
     def undo(self):
         """Take back what the latest epoch did to the state; nothing where it did nothing."""
@@ -469,22 +485,22 @@ cdef class Core:
         self.run.gathered = 0
 
     cdef ptrdiff_t _steps(self, const ptrdiff_t *rows, ptrdiff_t n, ptrdiff_t batch_size,
-                          int64_t t, ptrdiff_t most, double l2, double weight_decay,
-                          double *totals, ptrdiff_t *start) except -1 nogil:
-        # At most `most` steps over rows[0..n); returns how many were completed, *start the rows they
-        # took. A step whose loss is not finite is not completed.
+                          int64_t t, ptrdiff_t most, double l2,
+                          double weight_decay) except -1 nogil:
+        # At most `most` steps over rows[0..n), from step t on; returns how many were completed. A
+        # step whose loss is not finite is not.
         cdef fm_run *run = &self.run
-        cdef ptrdiff_t steps = 0
+        cdef ptrdiff_t steps = 0, start = 0
         cdef double loss, penalty = 0, now, checked = _seconds()
-        totals[0] = totals[1] = 0
-        start[0] = self.steps = 0
-        while start[0] < n and steps < most:
-            run.B = min(n - start[0], batch_size)
-            run.rows = rows + start[0]
-            run.n_ahead = n - start[0] - run.B
+        self.done, self.t = self.begun, t
+        while start < n and steps < most:
+            run.B = min(n - start, batch_size)
+            run.rows = rows + start
+            run.n_ahead = n - start - run.B
             run.weight_sum = self._weight_sum()
             if run.weight_sum == 0:
-                start[0] += run.B
+                start += run.B
+                self.done.rows += run.B
                 run.gathered = False
                 continue
             run.step = t + steps
@@ -506,11 +522,13 @@ cdef class Core:
             self.can_undo = True
             if run.sample_weight != NULL:
                 loss *= run.B / run.weight_sum
-            totals[0] += loss
-            totals[1] += penalty * run.B / run.weight_sum
+            self.done.loss += loss
+            self.done.penalty += penalty * run.B / run.weight_sum
+            self.done.rows += run.B
+            self.done.steps += 1
+            self.t += 1
             steps += 1
-            self.steps = steps
-            start[0] += run.B
+            start += run.B
             now = _seconds()
             if not checked <= now < checked + SIGNAL_INTERVAL:
                 checked = now

@@ -5,6 +5,7 @@ tensors, options, counters and random stream under "trainer" in its description.
 """
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -15,11 +16,12 @@ from fastmlp.history import History
 from fastmlp.inputs import as_int, as_real
 from fastmlp.model import MLP
 from fastmlp.schedules import Schedule
+from fastmlp.session import Position
 
 if TYPE_CHECKING:
     from fastmlp.trainer import Trainer
 
-__all__ = ["check", "resume", "save"]
+__all__ = ["Books", "Interrupted", "check", "resume", "save"]
 
 Array = NDArray[Any]
 Path_ = str | os.PathLike[str]
@@ -32,19 +34,57 @@ OPTIONS = {
     "adam": (*COMMON, "beta_1", "beta_2", "epsilon", "decoupled"),
 }
 SWITCHES = ("shuffle", "nesterov", "decoupled")
+LARGEST = float(np.finfo(np.float64).max)
 # The bit generators of NumPy. Two of them read from a buffer at a place which is for us to check.
 GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """An epoch that was interrupted: the rows it goes over, and how far it came."""
+
+    n_samples: int
+    position: Position
+
+
+class Books:
+    """What a trainer has on its books between two epochs.
+
+    Written after an interruption, together with parameters that are further on and the position in
+    the epoch that has led there.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    n_samples : int
+        Rows of an epoch.
+    begun : Interrupted or None
+        What the next epoch goes on with.
+    """
+
+    def __init__(
+        self, trainer: "Trainer", n_samples: int, begun: Interrupted | None = None
+    ) -> None:
+        self.epochs = trainer._session.epochs
+        self.n_samples, self.begun = n_samples, begun
+        self.generator = trainer._rng.bit_generator.state
+        self.entries = {name: len(held) for name, held in vars(trainer.history).items()}
+
+    def interrupted(self, trainer: "Trainer") -> Interrupted | None:
+        """Return the epoch the trainer is in the middle of."""
+        position = trainer._session.position(self.epochs)
+        return self.begun if position is None else Interrupted(self.n_samples, position)
 
 
 def check(trainer: "Trainer", path: Path_) -> None:
     """Raise what `save` would raise, as far as that can be known before training."""
     persist.check_writable(path)
-    persist.as_text(_parts(trainer)[1])
+    persist.as_text(_parts(trainer, Books(trainer, 0))[1])
 
 
-def save(trainer: "Trainer", path: Path_) -> None:
-    """Write a trainer that is between two epochs, with its model."""
-    persist.save(path, *_parts(trainer))
+def save(trainer: "Trainer", path: Path_, books: Books) -> None:
+    """Write a trainer with its model, as it stands."""
+    persist.save(path, *_parts(trainer, books))
 
 
 def resume(
@@ -76,7 +116,7 @@ def resume(
     return trainer
 
 
-def _parts(trainer: "Trainer") -> tuple[dict[str, Array], dict[str, Any]]:
+def _parts(trainer: "Trainer", books: Books) -> tuple[dict[str, Array], dict[str, Any]]:
     """Return the tensors and the description to write."""
     session, rate = trainer._session, trainer.learning_rate
     session.store()
@@ -85,9 +125,10 @@ def _parts(trainer: "Trainer") -> tuple[dict[str, Array], dict[str, Any]]:
     options |= {name: bool(options[name]) for name in SWITCHES if name in options}
     tensors |= {f"moments.{i}": moment for i, moment in enumerate(session.moments)}
     tensors |= {
-        f"history.{name}": np.array(entries, np.float64)
+        f"history.{name}": np.array(entries[: books.entries[name]], np.float64)
         for name, entries in vars(trainer.history).items()
     }
+    interrupted = books.interrupted(trainer)
     description["trainer"] = {
         "optimizer": session.optimizer,
         "options": _plain(options),
@@ -97,9 +138,12 @@ def _parts(trainer: "Trainer") -> tuple[dict[str, Array], dict[str, Any]]:
         "n_threads": session.n_threads,
         "probability_clip": trainer.model.probability_clip,
         "step": session.step,
-        "epochs": session.epochs,
+        "epochs": books.epochs,
+        "interrupted": None
+        if interrupted is None
+        else {"n_samples": interrupted.n_samples, **interrupted.position._asdict()},
         "seed": session.seed,
-        "generator": _state(trainer._rng),
+        "generator": _state(books.generator),
     }
     return tensors, description
 
@@ -150,7 +194,19 @@ def _restored(
         raise ValueError("it holds moments that are not numbers")
     trainer.history = _history({name: tensors[f"history.{name}"] for name in books})
     trainer._resumed = True
+    trainer._interrupted = _interrupted(held.get("interrupted"), trainer.batch_size)
     return trainer
+
+
+def _interrupted(held: dict[str, Any] | None, batch_size: int) -> Interrupted | None:
+    if held is None:  # or of version 1, which knew of no interrupted epochs
+        return None
+    n, rows = _count(held, "n_samples"), _count(held, "rows")
+    steps = _count(held, "steps")
+    sums = [as_real(held[name], name, -LARGEST) for name in ("loss", "penalty")]
+    if rows > n or (rows % batch_size and rows < n) or steps * batch_size >= rows + batch_size:
+        raise ValueError(f"{rows} of {n} rows in {steps} steps are no part of an epoch")
+    return Interrupted(n, Position(rows, steps, *sums))
 
 
 def _count(held: dict[str, Any], name: str) -> int:
@@ -170,9 +226,9 @@ def _history(entries: dict[str, Array]) -> History:
     return History(**{name: values.tolist() for name, values in entries.items()})
 
 
-def _state(rng: np.random.Generator) -> dict[str, Any]:
-    """Return the state of a generator in lists and ints."""
-    state: dict[str, Any] = _plain(rng.bit_generator.state)
+def _state(of_bits: Any) -> dict[str, Any]:
+    """Return the state of a bit generator in lists and ints."""
+    state: dict[str, Any] = _plain(of_bits)
     name = state["bit_generator"]
     if name not in GENERATORS:
         raise TypeError(f"seed draws from {name}, but checkpoints hold {', '.join(GENERATORS)}")

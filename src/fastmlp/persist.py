@@ -31,7 +31,8 @@ __all__ = [
     "write_atomically",
 ]
 
-VERSION = 1
+# Version 1 knew of no interrupted epochs in checkpoints.
+VERSION, READS = 2, (1, 2)
 # The one key of the safetensors metadata. Its value is "<sha256> <JSON>", where the checksum is
 # over the JSON as it stands and every tensor; one key, because safetensors keeps no order.
 KEY = "fastmlp"
@@ -153,8 +154,8 @@ class Stored:
             version = self.description.pop("version")
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             self.refuse("it has no description")
-        if version != VERSION or isinstance(version, bool):
-            self.refuse(f"it has format version {version}, this fastmlp reads {VERSION}")
+        if version not in READS or isinstance(version, bool):
+            self.refuse(f"it has format version {version}, this fastmlp reads {READS}")
 
     def refuse(self, reason: str) -> NoReturn:
         """Raise the error that says why this file is not read."""

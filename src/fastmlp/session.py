@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from fastmlp._core import Core
 from fastmlp.errors import DivergedError
 from fastmlp.model import MLP
 
-__all__ = ["Session", "dense_rows"]
+__all__ = ["Position", "Session", "dense_rows"]
 
 Array = NDArray[Any]
 
@@ -24,6 +24,18 @@ ADVICE = (
     "the model keeps its last finite parameters; try a smaller learning rate, "
     "or data scaled to mean 0 and variance 1"
 )
+
+
+class Position(NamedTuple):
+    """A place in an epoch: rows and steps done, and loss and penalty summed over these rows."""
+
+    rows: int = 0
+    steps: int = 0
+    loss: float = 0.0
+    penalty: float = 0.0
+
+
+START = Position()
 
 
 class Session:
@@ -76,14 +88,31 @@ class Session:
         self.dropout = dropout
         self.seed = seed
         self.moments = [np.zeros_like(model.params) for _ in range(MOMENTS[optimizer])]
-        self.step = 0
         self.epochs = 0
+        self._step = 0  # where there is no core, which counts for itself
         self._core: Core | None = None
         self._max_rows = 0
         self._holds = False  # the core holds parameters to go on with
         self._newer = False  # and they are newer than the model's
         self._done = (0, 0)  # steps and epochs before the latest epoch
         self._workers: dict[str, Any] = {}  # how many threads, as the core wants it
+
+    @property
+    def step(self) -> int:
+        """How many steps were completed."""
+        return self._step if self._core is None else self._core.t
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self._step = step
+        if self._core is not None:
+            self._core.t = step
+
+    def position(self, epoch: int) -> Position | None:
+        """Return how far it came in an epoch, counted from 0, or None if it has not begun it."""
+        if self._core is None or self._core.number != epoch:
+            return None
+        return Position(*self._core.progress)
 
     def epoch(
         self,
@@ -103,6 +132,7 @@ class Session:
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
         max_norm: float | None = None,
+        begun: Position = START,
     ) -> tuple[float, float]:
         """Train on the rows of X in `order`, batch by batch, the last one perhaps short.
 
@@ -124,6 +154,8 @@ class Session:
             As for `SGD` and `Adam`.
         max_norm : float or None
             Gradients whose norm over all parameters exceeds it are scaled down to it.
+        begun : Position
+            Where an interrupted epoch over these rows goes on.
 
         Returns
         -------
@@ -154,9 +186,10 @@ class Session:
             "dropout_key": self.seed,
         }
         with self.threads():
-            totals = self._train(core, X, y, sample_weight, order, batch_size, options)
+            rest = order[begun.rows :]
+            done = self._train(core, X, y, sample_weight, rest, batch_size, options, begun)
         self.epochs += 1
-        return totals[0] / n, totals[1] / n
+        return done.loss / n, done.penalty / n
 
     def _train(
         self,
@@ -167,28 +200,24 @@ class Session:
         order: NDArray[np.intp],
         batch_size: int,
         options: dict[str, Any],
-    ) -> tuple[float, float]:
-        """Do the steps of an epoch; return loss and penalty summed over the rows."""
-        total = penalties = 0.0
+        position: Position,
+    ) -> Position:
+        """Do the steps of an epoch, or what is left of them; return its end."""
         for rows, targets, weights, part in _parts(X, y, sample_weight, order, batch_size):
-            try:
-                loss, penalty, _, completed = core.epoch(
-                    rows,
-                    targets,
-                    part,
-                    batch_size,
-                    sample_weight=weights,
-                    t=self.step,
-                    **self._workers,
-                    **options,
-                )
-            finally:  # also of an epoch that was interrupted
-                self.step += core.steps
-            if not completed:
-                raise DivergedError(self.epochs + 1, self.step - self._done[0] + 1, ADVICE)
-            total += loss
-            penalties += penalty
-        return total, penalties
+            if not core.epoch(
+                rows,
+                targets,
+                part,
+                batch_size,
+                sample_weight=weights,
+                number=self.epochs,
+                begun=position,
+                **self._workers,
+                **options,
+            ):
+                raise DivergedError(self.epochs + 1, core.progress[1] + 1, ADVICE)
+            position = Position(*core.progress)
+        return position
 
     def store(self) -> None:
         """Bring `model.params` and `moments` up to date with what was trained."""
@@ -263,6 +292,7 @@ class Session:
         """Return a core that takes batches of `max_rows`, with the parameters to go on with."""
         if self._core is None or self._max_rows < max_rows:
             self.store()
+            self._step = self.step
             self._core, self._holds = None, False  # give its memory back first
             self._core = self.model.core(
                 max_rows=max_rows,
@@ -270,6 +300,7 @@ class Session:
                 optimizer=self.optimizer,
                 dropout=self.dropout,
             )
+            self._core.t = self._step
             self._max_rows = max_rows
         if load and not self._holds:
             self._core.load(self.model.params, *self.moments)
@@ -286,7 +317,8 @@ class Session:
 
     def __getstate__(self) -> dict[str, Any]:
         self.store()
-        return {**vars(self), "_core": None, "_holds": False, "_max_rows": 0, "_workers": {}}
+        left: dict[str, Any] = {"_core": None, "_holds": False, "_max_rows": 0, "_workers": {}}
+        return {**vars(self), **left, "_step": self.step}
 
 
 Part = tuple[Array, Array, Array | None, NDArray[np.intp]]

@@ -17,7 +17,7 @@ from fastmlp.history import Callback, History
 from fastmlp.inputs import as_int, as_real, as_weights
 from fastmlp.model import MLP
 from fastmlp.schedules import Schedule
-from fastmlp.session import Session
+from fastmlp.session import START, Session
 
 __all__ = ["SGD", "Adam", "Trainer"]
 
@@ -63,6 +63,7 @@ class Trainer:
         self.shuffle = bool(shuffle)
         self.history = History()
         self._resumed = False  # the next fit goes on with the history
+        self._interrupted: checkpoints.Interrupted | None = None  # and in the middle of an epoch
         self._checkpoint: tuple[os.PathLike[str], int] | None = None  # where to, how often
         self._rng = np.random.default_rng(seed)
         dropout = as_real(dropout, "dropout", 0, below=1)
@@ -160,7 +161,8 @@ class Trainer:
             Replaced whole or not at all, after the epoch and its callback; None ends it.
         every : int
             Epochs, counted over all calls of `fit`, from one writing to the next. The end of a
-            fit is written in any case, unless it ends in an exception.
+            fit is written in any case, and so is the step at which Ctrl-C ends one; not that of
+            another exception.
 
         Raises
         ------
@@ -199,8 +201,10 @@ class Trainer:
         """Return the trainer, with its `model`, as `checkpoint` has written it.
 
         Its next `fit`, given the same data, does what the interrupted one would have done, to the
-        bit, and goes on in the same `history`. It writes no checkpoints of its own unless told to.
-        What a callback remembers by itself is not in the file.
+        bit, and goes on in the same `history`. An epoch in the middle of which Ctrl-C has ended
+        that is the first of its epochs; its `history.seconds` are those after. It writes no
+        checkpoints of its own unless told to. What a callback remembers by itself is not in the
+        file.
 
         Parameters
         ----------
@@ -231,16 +235,24 @@ class Trainer:
         progress: bool,
         callback: Callback | None,
     ) -> History:
-        session = self._session
-        if self._checkpoint is not None:
-            checkpoints.check(self, self._checkpoint[0])
+        session, n = self._session, len(features)
+        path, every = self._checkpoint or (None, 1)
+        begun = self._interrupted if self._resumed else None
+        if begun is not None and begun.n_samples != n:
+            raise ValueError(
+                f"X has {n} rows, but the run was interrupted in an epoch over {begun.n_samples}: "
+                "give it the same data"
+            )
+        if path is not None:
+            checkpoints.check(self, path)
         history = self.history = self.history if self._resumed else History()
-        self._resumed = False
+        self._resumed, self._interrupted = False, None
         session.load()
+        books = checkpoints.Books(self, n, begun)
         with _bar(epochs, progress) as bar:
             try:
                 for left in reversed(range(epochs)):
-                    order = self._order(len(features))
+                    order = self._order(n)
                     rate = self._rate()
                     start = time.perf_counter()
                     loss, _penalty = session.epoch(
@@ -252,8 +264,10 @@ class Trainer:
                         learning_rate=rate,
                         weight_decay=self.weight_decay,
                         max_norm=self.max_norm,
+                        begun=START if begun is None else begun.position,
                         **self._rule(),
                     )
+                    begun = None
                     history.loss.append(loss)
                     history.learning_rate.append(rate)
                     history.seconds.append(time.perf_counter() - start)
@@ -269,12 +283,16 @@ class Trainer:
                         session.store()
                         stop = callback(history)
                         session.load()
-                    if self._checkpoint is not None:
-                        path, every = self._checkpoint
+                    if path is not None:
+                        books = checkpoints.Books(self, n)
                         if stop or not left or session.epochs % every == 0:
-                            checkpoints.save(self, path)
+                            checkpoints.save(self, path, books)
                     if stop:
                         break
+            except KeyboardInterrupt:
+                if path is not None:
+                    checkpoints.save(self, path, books)
+                raise
             finally:
                 session.store()
         return history

@@ -1,0 +1,177 @@
+"""Ctrl-C in the middle of an epoch: the checkpoint it leaves goes on from the very step."""
+
+import itertools
+import signal
+
+import numpy as np
+import pytest
+from test_checkpoint import TRAINERS, bits
+
+import fastmlp
+from fastmlp import MLP, SGD, checkpoint, persist
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no alarm clock"),
+    # An interrupt between the opening of a file and the `with` that closes it.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+ROWS = np.random.default_rng(3)
+X = ROWS.normal(size=(4000, 40)).astype(np.float32)
+Y = ROWS.integers(3, size=4000)
+WEIGHTS = ROWS.uniform(0.1, 2, size=4000)
+WEIGHTS[:1000] = 0
+EPOCHS = 3
+
+
+@pytest.fixture
+def alarm():
+    """Return what has Ctrl-C happen after some seconds of wall time."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def fit(trainer, epochs, weighted, **more):
+    return trainer.fit(
+        X, Y, epochs=epochs, sample_weight=WEIGHTS if weighted else None,
+        validation_data=(X[:500], Y[:500]), **more,
+    )  # fmt: skip
+
+
+def start(name, engine, dropout):
+    kind, options = TRAINERS[name]
+    model = MLP([40, 500, 200, 3] if engine == "fused" else [40, 200, 100, 3], seed=1)
+    options = {"learning_rate": 0.01, **options}
+    options |= {"engine": engine, "n_threads": 1}
+    return kind(model, batch_size=12, seed=5, dropout=dropout, **options)
+
+
+CASES = [
+    *itertools.product(TRAINERS, ["fused"], [0.0, 0.3], [False, True]),
+    *itertools.product(TRAINERS, ["blas"], [0.0], [False]),
+]
+
+
+@pytest.mark.parametrize(("name", "engine", "dropout", "weighted"), CASES)
+def test_goes_on_from_the_step(name, engine, dropout, weighted, alarm, tmp_path):
+    expected = start(name, engine, dropout)
+    fit(expected, EPOCHS, weighted)
+
+    path = tmp_path / "run.ckpt"
+    trainer = start(name, engine, dropout)
+    within = 0
+    while left := EPOCHS - trainer.history.epochs:
+        trainer.checkpoint(path)
+        try:
+            alarm(0.004)  # the engine looks for it every 20 ms
+            fit(trainer, left, weighted)
+            alarm(0)
+        except KeyboardInterrupt:
+            if not path.exists():  # before the fit had begun
+                continue
+            held = persist.load(path, "checkpoint")[1]["trainer"]["interrupted"]
+            within += held is not None and 0 < held["rows"] < len(X)
+        trainer = type(trainer).resume(path)
+    assert within >= 2
+    assert bits(trainer) == bits(expected)
+
+
+def test_interrupted_wherever_it_is(alarm, tmp_path):
+    """A run so short that Ctrl-C meets the bookkeeping between the epochs as well."""
+    path = tmp_path / "run.ckpt"
+    data = {"X": X[:30], "y": Y[:30], "validation_data": (X[:20], Y[:20])}
+    expected = start("adam", "fused", 0.2)
+    expected.fit(epochs=600, callback=lambda history: False, **data)
+    trainer = start("adam", "fused", 0.2)
+    interrupts = 0
+    while left := 600 - trainer.history.epochs:
+        trainer.checkpoint(path, every=50)
+        try:
+            alarm(0.001 + 0.0131 * (interrupts % 7))
+            trainer.fit(epochs=left, callback=lambda history: False, **data)
+            alarm(0)
+        except KeyboardInterrupt:
+            interrupts += 1
+        if path.exists():
+            trainer = fastmlp.Adam.resume(path)
+    assert interrupts > 5
+    assert bits(trainer) == bits(expected)
+
+
+def interrupted(alarm, path):
+    """Write a checkpoint in the middle of an epoch; return its description."""
+    held = None
+    while held is None:
+        trainer = start("momentum", "fused", 0.0)
+        trainer.checkpoint(path)
+        with pytest.raises(KeyboardInterrupt):
+            alarm(0.03)
+            fit(trainer, 10_000, False)
+        if path.exists():
+            held = persist.load(path, "checkpoint")[1]["trainer"]["interrupted"]
+
+
+def test_other_data(alarm, tmp_path):
+    interrupted(alarm, tmp_path / "run")
+    trainer = SGD.resume(tmp_path / "run")
+    before = bits(trainer)
+    with pytest.raises(ValueError, match=r"X has 3999 rows.*in an epoch over 4000"):
+        trainer.fit(X[1:], Y[1:])
+    assert bits(trainer) == before
+    fit(trainer, 1, False)  # and it still goes on
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"rows": 13}, "13 of 4000 rows"),
+        ({"rows": 4008}, "4008 of 4000 rows"),
+        ({"rows": -12}, "rows is -12"),
+        ({"rows": 24, "steps": 3}, "24 of 4000 rows in 3 steps"),
+        ({"loss": "nan"}, "loss is nan"),
+        ({"loss": []}, "loss is"),
+        ({"n_samples": 2**64}, "n_samples is"),
+        ({"penalty": ...}, "it lacks 'penalty'"),
+    ],
+)
+def test_positions_that_cannot_be(changes, what, alarm, tmp_path):
+    path = tmp_path / "run"
+    interrupted(alarm, path)
+    tensors, description = persist.load(path, "checkpoint")
+    held = description["trainer"]["interrupted"] | changes
+    description["trainer"]["interrupted"] = {k: v for k, v in held.items() if v is not ...}
+    persist.save(path, tensors, description)
+    with pytest.raises(fastmlp.FileFormatError, match=what):
+        SGD.resume(path)
+
+
+def test_a_file_that_knows_of_no_interruption(tmp_path):
+    trainer = start("momentum", "fused", 0.0)
+    trainer.checkpoint(tmp_path / "run")
+    fit(trainer, 1, False)
+    tensors, description = persist.load(tmp_path / "run", "checkpoint")
+    assert description["trainer"].pop("interrupted") is None
+    persist.save(tmp_path / "run", tensors, {**description, "version": 1})
+    assert bits(SGD.resume(tmp_path / "run")) == bits(trainer)
+
+
+def test_a_second_interrupt_keeps_the_file_whole(alarm, tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    trainer = start("momentum", "fused", 0.0)
+    trainer.checkpoint(path)
+    fit(trainer, 1, False)
+    before = path.read_bytes()
+
+    def interrupted_again(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.persist.os, "fsync", interrupted_again)
+    with pytest.raises(KeyboardInterrupt):
+        alarm(0.03)
+        fit(trainer, 10_000, False)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
