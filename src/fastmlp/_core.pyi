@@ -73,13 +73,14 @@ class Core:
         beta1: float = 0,
         beta2: float = 0,
         epsilon: float = 0,
+        t: int = 0,
         dropout_key: int = 0,
         number: int = 0,
         begun: tuple[int, int, float, float] = ...,
         n_threads: int = 1,
         max_workers: int = 0,
         any_size: bool = False,
-    ) -> bool: ...
+    ) -> tuple[float, float, int, bool]: ...
 
 def fused_engine(level: str) -> object | None: ...
 def vector_math(

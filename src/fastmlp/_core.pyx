@@ -371,23 +371,24 @@ cdef class Core:
     def epoch(self, X, y, order, ptrdiff_t batch_size, *, sample_weight=None, double learning_rate,
               double l2=0, double weight_decay=0, double decoupled_decay=0,
               double max_norm=INFINITY, double momentum=0, bint nesterov=False, double beta1=0,
-              double beta2=0, double epsilon=0, uint64_t dropout_key=0, int64_t number=0,
-              begun=(0, 0, 0.0, 0.0), int n_threads=1, int max_workers=0, bint any_size=False):
+              double beta2=0, double epsilon=0, int64_t t=0, uint64_t dropout_key=0,
+              int64_t number=0, begun=(0, 0, 0.0, 0.0), int n_threads=1, int max_workers=0,
+              bint any_size=False):
         """Train on the rows of X in `order`, batch by batch, the last one perhaps short.
 
         The options are those of `fm_rule`, and l2, which adds l2/2 times the squared weights over
-        the sum of the batch's sample weights to its loss. `number` is that of the epoch, and
-        `begun` what `progress` said when its rows before these were done. `n_threads` is how many
-        threads may work, `max_workers` how many the process may have beside its own. A step that is
-        too small to gain from threads gets none, unless `any_size`.
+        the sum of the batch's sample weights to its loss. t is the number of steps done before,
+        `number` that of the epoch, and `begun` what `progress` said when its rows before these were
+        done. `n_threads` is how many threads may work, `max_workers` how many the process may have
+        beside its own. A step that is too small to gain from threads gets none, unless `any_size`.
 
-        Returns whether all steps were done. One that meets or makes numbers that are not finite is
-        not done and ends the epoch; `store` then gives what the step before it left. A signal whose
-        handler raises (Ctrl-C) ends the epoch after a completed step. A batch without weight is
-        passed over.
+        Returns loss and penalty of l2, both summed over the rows of the epoch, the number of steps
+        done, and whether all of them were. A step that meets or makes numbers that are not finite
+        is not done and ends the epoch; `store` then gives what the step before it left. A signal
+        whose handler raises (Ctrl-C) ends the epoch after a completed step. A batch without weight
+        is passed over.
         """
         cdef ptrdiff_t n = order.shape[0], steps = 0
-        cdef int64_t t = self.t
         cdef bint all_done
         cdef Pointer inputs = Pointer(X, X.shape[0] * self.n_in * self.itemsize)
         cdef Pointer targets = Pointer(y, X.shape[0] * self.target_bytes)
@@ -411,7 +412,7 @@ cdef class Core:
         if not any_size:
             n_threads = min(n_threads, self._useful_threads(min(batch_size, n)))
         self.begun.rows, self.begun.steps, self.begun.loss, self.begun.penalty = begun
-        self.done, self.number = self.begun, number
+        self.done, self.t, self.number = self.begun, t, number
         self.can_undo = False
         with nogil:
             self.run.team = fm_team_open(n_threads, max_workers)
@@ -424,13 +425,13 @@ cdef class Core:
                     # have met: the epoch again, without it.
                     self.run.state, self.backup = self.backup, self.run.state
                     self.can_undo = False
-                    self._steps(<const ptrdiff_t *>rows.view.buf, n, batch_size, t, steps - 1, l2,
-                                weight_decay)
+                    steps = self._steps(<const ptrdiff_t *>rows.view.buf, n, batch_size, t,
+                                        steps - 1, l2, weight_decay)
                     all_done = False
             finally:
                 fm_team_close(self.run.team)
                 self.run.team = NULL
-        return all_done
+        return self.done.loss, self.done.penalty, steps, all_done
 
     @property
     def progress(self):

@@ -204,17 +204,19 @@ class Session:
     ) -> Position:
         """Do the steps of an epoch, or what is left of them; return its end."""
         for rows, targets, weights, part in _parts(X, y, sample_weight, order, batch_size):
-            if not core.epoch(
+            *_, completed = core.epoch(
                 rows,
                 targets,
                 part,
                 batch_size,
                 sample_weight=weights,
+                t=self.step,
                 number=self.epochs,
                 begun=position,
                 **self._workers,
                 **options,
-            ):
+            )
+            if not completed:
                 raise DivergedError(self.epochs + 1, core.progress[1] + 1, ADVICE)
             position = Position(*core.progress)
         return position
