@@ -13,6 +13,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from fastmlp import persist
 from fastmlp._core import first_nonfinite
 from fastmlp.errors import DivergedError
 from fastmlp.estimators import conversion, files, training
@@ -28,6 +29,7 @@ from fastmlp.estimators.solvers import (
 )
 from fastmlp.estimators.training import Rows
 from fastmlp.estimators.watch import CallbackSupportMixin, Watch
+from fastmlp.inputs import as_int
 from fastmlp.model import MLP
 
 __all__ = ["Perceptron", "trains_in_steps"]
@@ -57,6 +59,8 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = CONSTRAINTS
+
+    _checkpoint: tuple[os.PathLike[str], int] | None = None  # where to, how often
 
     # What only one of the two estimators has as a parameter, and the other holds as a constant.
     loss: Any
@@ -148,7 +152,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
         if hasattr(self, "_init_callback_context"):
             # One more for L-BFGS, which may begin an iteration that it does not finish.
             self._init_callback_context(max_subtasks=self.max_iter + 1)
-        continuing = self.warm_start and self.__sklearn_is_fitted__()
+        continuing = "_run" in vars(self) or (self.warm_start and self.__sklearn_is_fitted__())
         with self._all_or_nothing(self._network if continuing else None):
             self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), continuing)
         return self
@@ -157,8 +161,16 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
         self, X: Any, y: Any, weight: Any, held: tuple[Any, Any, Any], continuing: bool
     ) -> None:
         check_together(self)
+        if self._checkpoint is not None:
+            files.check(self, self._checkpoint[0])
         watched = (X, y, weight)
         X, y, rows = training.prepare(self, X, y, weight, continuing)
+        run = vars(self).get("_run")
+        if run is not None and run.n_samples != len(rows.order):
+            raise ValueError(
+                f"X has {len(rows.order)} rows, but the run to go on with has {run.n_samples}: "
+                "give it the same data"
+            )
         self._network.settings = None
         validation = training.held_out(self, X, y, rows, *held)
         curve = vars(self).get("validation_loss_curve_") or []
@@ -370,6 +382,59 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
         fitted : sklearn.neural_network.MLPClassifier or MLPRegressor
         """
         return conversion.from_sklearn(cls, fitted)
+
+    def checkpoint(self, path: str | os.PathLike[str] | None, *, every: int = 1) -> Self:
+        """Write every `fit` from now on to a file, for `resume` to go on with.
+
+        Parameters
+        ----------
+        path : path or None
+            Replaced whole or not at all, after the epoch and its callbacks; None ends it.
+        every : int
+            Epochs of a fit from one writing to the next. The end of a fit is written in any case,
+            unless it ends in an exception or by Ctrl-C: then the file is of an epoch before.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        OSError
+            Nothing can be written there.
+
+        Notes
+        -----
+        For the solvers "sgd" and "adam". A clone has no checkpoints of its own, so that the many
+        fits of a grid search do not write to one file. `fit` raises TypeError where a parameter,
+        such as a callback, is code, which cannot be stored.
+
+        Examples
+        --------
+        >>> import fastmlp, tempfile, os
+        >>> path = os.path.join(tempfile.mkdtemp(), "run.ckpt")
+        >>> X, y = fastmlp.data.load_digits()
+        >>> model = fastmlp.MLPClassifier(max_iter=40, random_state=0).checkpoint(path, every=10)
+        >>> model = model.fit(X, y)                                         # doctest: +SKIP
+        >>> model = fastmlp.MLPClassifier.resume(path).fit(X, y)            # doctest: +SKIP
+        """
+        every = as_int(every, "every", 1)
+        self._checkpoint = None if path is None else (persist.check_writable(path), every)
+        return self
+
+    @classmethod
+    def resume(cls, path: str | os.PathLike[str]) -> Self:
+        """Return the estimator as `checkpoint` has written it, in the middle of a fit.
+
+        Its next `fit`, given the same data, does what the interrupted one would have done, to the
+        bit. It writes no checkpoints of its own unless told to. `set_params` may change what is
+        left to do, `max_iter` for one.
+
+        Raises
+        ------
+        FileNotFoundError, fastmlp.FileFormatError
+        """
+        return files.load(cls, path, resume=True)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to a safetensors file, without pickle.

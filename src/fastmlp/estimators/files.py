@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from fastmlp import persist
 from fastmlp.estimators.labels import Labels
 from fastmlp.estimators.network import Network
-from fastmlp.estimators.training import adopt, build
+from fastmlp.estimators.training import Run, adopt, build
 from fastmlp.estimators.training import session as session_of
 
-__all__ = ["load", "save"]
+__all__ = ["check", "load", "save"]
 
 Array = NDArray[Any]
 Path_ = str | os.PathLike[str]
@@ -36,8 +36,16 @@ ATTRIBUTES = (
 TENSORS = "biuf"
 
 
-def save(estimator: Any, path: Path_) -> None:
-    """Write a fitted estimator."""
+def check(estimator: Any, path: Path_) -> None:
+    """Raise what writing checkpoints would raise, as far as that can be known before training."""
+    persist.check_writable(path)
+    if estimator.solver == "lbfgs":
+        raise ValueError("checkpoints are of solver='sgd' or 'adam': lbfgs has no state to keep")
+    _parameters(estimator, _Writer({}))
+
+
+def save(estimator: Any, path: Path_, run: Run | None = None) -> None:
+    """Write a fitted estimator, or, with `run`, one whose fit is going on."""
     network = estimator._network
     network.settle()
     model, session = network.model, network.session
@@ -64,16 +72,21 @@ def save(estimator: Any, path: Path_) -> None:
         )
     held = {name: vars(estimator)[name] for name in ATTRIBUTES if name in vars(estimator)}
     description["attributes"] = writer.write(held, "attributes")
-    description["random_state"] = writer.write(_own_stream(estimator), "random_state")
-    parameters = estimator.get_params(deep=False)
-    description["parameters"] = {
-        name: writer.write(value, name) for name, value in parameters.items()
-    }
+    stream = _own_stream(estimator, of_numpy=run is not None)
+    description["random_state"] = writer.write(stream, "random_state")
+    description["parameters"] = _parameters(estimator, writer)
+    if run is not None:
+        description["run"] = writer.write(vars(run), "run")
     persist.save(path, tensors, description)
 
 
-def load(cls: Any, path: Path_) -> Any:
-    """Return the estimator of class `cls` that a file holds."""
+def _parameters(estimator: Any, writer: "_Writer") -> dict[str, Any]:
+    parameters = estimator.get_params(deep=False)
+    return {name: writer.write(value, name) for name, value in parameters.items()}
+
+
+def load(cls: Any, path: Path_, *, resume: bool = False) -> Any:
+    """Return the estimator of class `cls` that a file holds, perhaps to go on with its fit."""
     tensors, description = persist.load(path)
     kind = description.get("estimator")
     if kind is None and "sizes" in description:
@@ -82,8 +95,13 @@ def load(cls: Any, path: Path_) -> Any:
         )
     if kind != cls.__name__:
         raise persist.not_a_model(path, f"it holds {kind!r}, not {cls.__name__}")
+    if resume and "run" not in description:
+        raise persist.not_a_model(path, "it holds a fitted estimator but no run to go on with")
     try:
-        return _restored(cls, tensors, description)
+        estimator = _restored(cls, tensors, description)
+        if resume:
+            estimator._run = _run(_Reader(tensors).read(description["run"]), estimator)
+        return estimator
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise persist.not_a_model(path, f"its description is not valid ({error})") from None
 
@@ -123,9 +141,38 @@ def _restored(cls: Any, tensors: dict[str, Array], description: dict[str, Any]) 
     return estimator
 
 
-def _own_stream(estimator: Any) -> Any:
-    """Return the random stream, or None where it is the parameter or NumPy's global one."""
-    if estimator.random_state is None or estimator._random_state is estimator.random_state:
+def _run(held: dict[str, Any], estimator: Any) -> Run:
+    """Return what a file says of a run, checked."""
+    run = Run(**held)
+    params = estimator._network.model.params
+    if not isinstance(run.over, bool) or type(run.n_samples) is not int:
+        raise TypeError(f"its run is over={run.over!r}, n_samples={run.n_samples!r}")
+    rows = [run.order] if run.held is None else [run.order, run.held]
+    if any(part.dtype != np.intp or part.ndim != 1 for part in rows):
+        raise ValueError("its rows are not valid")
+    together = np.concatenate(rows)
+    if len(together) != run.n_samples or not np.array_equal(
+        np.sort(together), np.arange(run.n_samples)
+    ):
+        raise ValueError(f"its rows are not those of {run.n_samples}")
+    if run.best is not None and (
+        (run.best.shape, run.best.dtype) != (params.shape, params.dtype)
+        or not np.isfinite(run.best).all()
+    ):
+        raise ValueError("its best parameters are not those of its network")
+    if (run.best is not None) != bool(estimator.early_stopping):
+        raise ValueError("it holds best parameters if and only if early_stopping is not set")
+    return run
+
+
+def _own_stream(estimator: Any, of_numpy: bool = False) -> Any:
+    """Return the random stream, or None where it is the parameter.
+
+    NumPy's global stream is None as well, unless it is asked for.
+    """
+    if estimator._random_state is estimator.random_state:
+        return None
+    if estimator.random_state is None and not of_numpy:
         return None
     return estimator._random_state
 
@@ -148,6 +195,8 @@ class _Writer:
         if isinstance(value, float):
             return value if math.isfinite(value) else {"float": str(value)}
         if isinstance(value, list):
+            if value and all(type(item) is float for item in value):
+                return {"floats": self._array(np.array(value), name)}
             return [self.write(item, f"{name}[{i}]") for i, item in enumerate(value)]
         if isinstance(value, tuple):
             return {"tuple": self.write(list(value), name)}
@@ -192,6 +241,8 @@ class _Reader:
         ((what, held),) = value.items()
         if what == "float":
             return float(held)
+        if what == "floats":
+            return self.read(held).tolist()
         if what == "tuple":
             return tuple(self.read(held))
         if what == "dict":

@@ -11,8 +11,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.optimize import _check_optimize_result
 
 from fastmlp.errors import DivergedError
+from fastmlp.estimators import files
 from fastmlp.estimators.network import Network
-from fastmlp.estimators.training import Rows, build
+from fastmlp.estimators.training import Rows, Run, build
 from fastmlp.estimators.training import session as session_of
 from fastmlp.estimators.validation import Validation, scorer
 from fastmlp.estimators.watch import Watch
@@ -61,16 +62,21 @@ def descend(estimator: Any, rows: Rows, validation: Validation | None, watch: Wa
     session = session_of(estimator)
     options, size = rule(estimator), batch_size(estimator, len(rows.order))
     judge = scorer(estimator, estimator.scoring) if estimator.early_stopping else None
-    best = network.model.params.copy() if judge else None
-    if judge is not None and validation is not None:
-        _judge_again(estimator, validation, judge)
+    run: Run | None = vars(estimator).pop("_run", None)
+    if run is not None:
+        best, over, rows.order = run.best, run.over, run.order
+    else:
+        best, over = (network.model.params.copy() if judge else None), False
+        estimator.n_iter_ = 0
+        if judge is not None and validation is not None:
+            _judge_again(estimator, validation, judge)
     # What the loop looks up in every epoch, once.
     X, targets, weight, order = rows.X, rows.targets, rows.sample_weight, rows.order
     shuffle = estimator._random_state.shuffle if estimator.shuffle else None
     max_iter, quiet = estimator.max_iter, watch.quiet
-    estimator.n_iter_ = 0
+    path, every = estimator._checkpoint or (None, 1)
     try:
-        while estimator.n_iter_ < max_iter:
+        while not over and estimator.n_iter_ < max_iter:
             if not quiet:
                 watch.epoch_begins()
             if shuffle is not None:
@@ -90,19 +96,23 @@ def descend(estimator: Any, rows: Rows, validation: Validation | None, watch: Wa
                 watch.best = best
                 over |= watch.epoch_ended()
                 network.changed()
-            if over:
-                break
-            if watch.out_of_time:
+            late = watch.out_of_time
+            if path is not None and (
+                over or late or estimator.n_iter_ % every == 0 or estimator.n_iter_ == max_iter
+            ):
+                files.save(estimator, path, Run(len(targets), order, rows.held, best, over))
+            if late and not over:
                 _warn(
                     f"Stochastic Optimizer: max_time={estimator.max_time} s is over after "
                     f"{estimator.n_iter_} epochs and the optimization hasn't converged yet."
                 )
                 break
         else:
-            _warn(
-                f"Stochastic Optimizer: Maximum iterations ({max_iter}) reached and the "
-                "optimization hasn't converged yet."
-            )
+            if not over:
+                _warn(
+                    f"Stochastic Optimizer: Maximum iterations ({max_iter}) reached and the "
+                    "optimization hasn't converged yet."
+                )
     except KeyboardInterrupt:
         warnings.warn("Training interrupted by user.", stacklevel=2)
     except DivergedError as error:

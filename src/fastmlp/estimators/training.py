@@ -14,7 +14,7 @@ from fastmlp.estimators.validation import Validation, split
 from fastmlp.model import MLP
 from fastmlp.session import Session
 
-__all__ = ["Rows", "adopt", "build", "held_out", "prepare", "session"]
+__all__ = ["Rows", "Run", "adopt", "build", "held_out", "prepare", "session"]
 
 Array = NDArray[Any]
 
@@ -42,12 +42,38 @@ class Rows:
     sample_weight : ndarray (n_samples,) or None
     order : ndarray of intp
         The rows of X to train on. Shuffled in place, epoch by epoch.
+    held : ndarray of intp or None
+        Those that were split off for validation.
     """
 
     X: Any
     targets: Array
     sample_weight: Array | None
     order: NDArray[np.intp]
+    held: NDArray[np.intp] | None = None
+
+
+@dataclass
+class Run:
+    """What a fit needs, beside the estimator, to go on after an epoch.
+
+    Attributes
+    ----------
+    n_samples : int
+        Rows of the data.
+    order, held : ndarray of intp
+        As in `Rows`, at that time.
+    best : ndarray or None
+        The parameters with the best validation score.
+    over : bool
+        Whether a stopping rule had ended the fit.
+    """
+
+    n_samples: int
+    order: NDArray[np.intp]
+    held: NDArray[np.intp] | None
+    best: Array | None
+    over: bool
 
 
 def prepare(
@@ -113,7 +139,7 @@ def _begin(estimator: Any, sizes: tuple[int, ...], dtype: str) -> None:
 
 def _go_on(estimator: Any, sizes: tuple[int, ...], dtype: str) -> None:
     """See that the network there is fits the parameters as they are now."""
-    if estimator.random_state is None:
+    if estimator.random_state is None and "_run" not in vars(estimator):
         estimator._random_state = check_random_state(None)
     network = estimator._network
     model = network.model
@@ -231,7 +257,10 @@ def held_out(
         raise ValueError("y_val or sample_weight_val was given without X_val")
     if not estimator.early_stopping or estimator.solver == "lbfgs":
         return None
-    order, held = vars(estimator).get("_split") or (rows.order, ())
+    run = vars(estimator).get("_run")
+    if run is not None:
+        return _split_off(rows, X, y, run.order, run.held)
+    order, held = vars(estimator).get("_split") or (rows.order, rows.order[:0])
     if len(order) + len(held) != len(rows.order) or not len(held):
         of_two_classes = estimator.out_activation_ == "logistic" and estimator.n_outputs_ == 1
         order, held = split(
@@ -240,10 +269,17 @@ def held_out(
             random_state=estimator._random_state,
             stratify=rows.targets.astype(bool) if of_two_classes else None,
         )
-    rows.order, weight = order.copy(), rows.sample_weight
     # A warm start holds the same rows out: others would have been trained on before. With a stream
     # of the user's own it draws anew, as scikit-learn does.
     keeps = estimator.warm_start and not isinstance(estimator.random_state, np.random.RandomState)
     estimator._split = (order, held) if keeps else None
-    weight = None if weight is None else weight[held]
+    return _split_off(rows, X, y, order.copy(), held)
+
+
+def _split_off(
+    rows: Rows, X: Any, y: Any, order: NDArray[np.intp], held: NDArray[np.intp]
+) -> Validation:
+    """Have training go by `order`; return the rows that are held out of it."""
+    rows.order, rows.held = order, held
+    weight = None if rows.sample_weight is None else rows.sample_weight[held]
     return Validation(X[held], y[held], rows.targets[held], weight, True)
