@@ -229,4 +229,5 @@ def test_runs_that_cannot_be(changes, what, killed, tmp_path):
 if __name__ == "__main__":
     estimator = getattr(fastmlp, sys.argv[1]).resume(sys.argv[2])
     estimator.fit(*data(estimator))
+    estimator._network.settle()
     np.save(sys.argv[3] + ".npy", estimator._network.model.params)
