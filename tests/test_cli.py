@@ -227,7 +227,6 @@ def test_info(run, train, tmp_path):
     [
         [],
         ["fly"],
-        ["train"],
         ["predict", "m"],
         ["info", "a", "b"],
         ["train", "--dat", "digits"],
@@ -382,5 +381,8 @@ def test_interrupt(folder):
         process.send_signal(signal.SIGINT)
         out, rest = process.communicate(timeout=10)
     assert process.returncode == 130 and out == b""
-    assert rest.decode().splitlines()[-1] == "fastmlp: error: interrupted, nothing was written"
+    assert rest.decode().splitlines()[-1] == (
+        "fastmlp: error: interrupted, nothing was written; --checkpoint FILE would have kept the "
+        "run"
+    )
     assert b"Traceback" not in rest and folder() == before

@@ -128,6 +128,7 @@ def _parts(trainer: "Trainer", books: Books) -> tuple[dict[str, Array], dict[str
         f"history.{name}": np.array(entries[: books.entries[name]], np.float64)
         for name, entries in vars(trainer.history).items()
     }
+    tensors |= {f"kept.{name}": array for name, array in trainer._kept.items()}
     interrupted = books.interrupted(trainer)
     description["trainer"] = {
         "optimizer": session.optimizer,
@@ -156,10 +157,11 @@ def _restored(
     n_threads: int | None,
 ) -> AnyTrainer:
     optimizer = held["optimizer"]
-    if optimizer != kind._optimizer:
-        name = NAMES[optimizer]
+    kinds = {known._optimizer: known for known in (kind, *kind.__subclasses__())}
+    name = NAMES[optimizer]
+    if optimizer not in kinds:
         raise ValueError(f"it holds a run of {name}: go on with {name}.resume")
-    options = held["options"]
+    kind, options = kinds[optimizer], held["options"]
     if set(options) != set(OPTIONS[optimizer]):
         raise ValueError(f"its options are {sorted(options)}")
     for name in SWITCHES:
@@ -168,6 +170,7 @@ def _restored(
     shapes = dict(stored.shapes)
     books = {name: shapes.pop(f"history.{name}") for name in vars(History())}
     moments = {name: shapes.pop(name) for name in list(shapes) if name.startswith("moments.")}
+    kept = {name: shapes.pop(name) for name in list(shapes) if name.startswith("kept.")}
     model = MLP.described(stored.description, shapes)
     model.probability_clip = as_real(held["probability_clip"], "probability_clip", 0, below=0.5)
     rate = held["learning_rate"]
@@ -192,6 +195,7 @@ def _restored(
     # The mean square of a gradient may be too large for float32, and be infinite, in a good run.
     if any(np.isnan(moment).any() for moment in session.moments):
         raise ValueError("it holds moments that are not numbers")
+    trainer._kept = {name.removeprefix("kept."): tensors[name] for name in kept}
     trainer.history = _history({name: tensors[f"history.{name}"] for name in books})
     trainer._resumed = True
     trainer._interrupted = _interrupted(held.get("interrupted"), trainer.batch_size)

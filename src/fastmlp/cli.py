@@ -5,6 +5,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -33,17 +34,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done; 1 training diverged or memory ran out; 2 bad input; 130 interrupted.
     """
     arguments = _parser().parse_args(argv)
+    arguments.argv = sys.argv[1:] if argv is None else list(argv)
     try:
         arguments.run(arguments)
     except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
         return _fail(2, str(error))
     except FloatingPointError as error:
-        return _fail(1, f"{error}. Nothing was written")
+        return _fail(1, f"{error}. {_written(arguments)}")
     except MemoryError as error:
-        return _fail(1, f"out of memory: {error}. Nothing was written")
-    except KeyboardInterrupt:
-        return _fail(130, "interrupted, nothing was written")
+        return _fail(1, f"out of memory: {error}. {_written(arguments)}")
+    except KeyboardInterrupt as stop:
+        return _fail(130, str(stop) or "interrupted, nothing was written")
     return 0
+
+
+def _written(arguments: argparse.Namespace) -> str:
+    """Return what to say of the files of a command that failed."""
+    checkpoint = getattr(arguments, "checkpoint", None)
+    if checkpoint is None or not os.path.exists(checkpoint):
+        return "Nothing was written"
+    return f"{checkpoint} holds the run up to an epoch before"
 
 
 def _fail(code: int, message: str) -> int:
@@ -87,41 +97,49 @@ def _add_train(commands: Any) -> None:
     train = commands.add_parser("train", help="train a network and save it", allow_abbrev=False)
     train.set_defaults(run=training.run)
     data = train.add_argument_group("what to learn")
-    data.add_argument("--data", required=True, metavar="FILE", help=DATA_HELP)
+    data.add_argument("--data", metavar="FILE", help=DATA_HELP)
     data.add_argument("--target", metavar="COLUMN", help="the column of a .csv to learn")
     data.add_argument("--labels", metavar="FILE", help="labels of IDX or .npy data")
-    data.add_argument("--regression", action="store_true",
+    data.add_argument("--regression", action="store_true", default=None,
                       help="the target is a number, not a class")  # fmt: skip
-    data.add_argument("--text", action="append", default=[], metavar="COLUMN",
+    data.add_argument("--text", action="append", metavar="COLUMN",
                       help="take a column as text, whatever it holds (repeatable)")  # fmt: skip
-    data.add_argument("--ignore", action="append", default=[], metavar="COLUMN",
+    data.add_argument("--ignore", action="append", metavar="COLUMN",
                       help="leave a column out (repeatable)")  # fmt: skip
-    data.add_argument("--test-fraction", type=float, default=0.2, metavar="F",
+    data.add_argument("--test-fraction", type=float, metavar="F",
                       help="share of the rows held out for the test (0.2)")  # fmt: skip
     data.add_argument("--scale", nargs="?", const="standard", choices=SCALINGS,
                       help="of the inputs (range for images, standard for tables)")  # fmt: skip
 
     how = train.add_argument_group("how")
-    how.add_argument("--hidden", type=_widths, default=(100,), metavar="N[,N...]",
+    how.add_argument("--hidden", type=_widths, metavar="N[,N...]",
                      help="widths of the hidden layers (100)")  # fmt: skip
-    how.add_argument("--optimizer", choices=training.OPTIMIZERS, default="sgd", help="(sgd)")
+    how.add_argument("--optimizer", choices=training.OPTIMIZERS, help="(sgd)")
     how.add_argument("--epochs", type=int, metavar="N",
                      help=f"passes ({training.EPOCHS}; "
                           f"with --early-stopping at most {training.MOST_EPOCHS})")  # fmt: skip
-    how.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows a step (32)")
+    how.add_argument("--batch-size", type=int, metavar="N", help="rows a step (32)")
     how.add_argument("--learning-rate", type=float, metavar="RATE",
                      help=f"(sgd {training.CLASS_RATE}, with --regression {training.VALUE_RATE}; "
                           f"adam {training.ADAM_RATE})")  # fmt: skip
     how.add_argument("--momentum", type=float, metavar="MU", help="of sgd (0.9)")
-    how.add_argument("--early-stopping", action="store_true",
+    how.add_argument("--early-stopping", action="store_true", default=None,
                      help="stop when the loss on a validation part of the training rows has not "
                           "got less for a while; keep the best epoch")  # fmt: skip
     how.add_argument("--validation-fraction", type=float, metavar="F",
                      help="that part, a share of the training rows (0.1)")  # fmt: skip
     how.add_argument("--patience", type=int, metavar="N", help="that while, in epochs (10)")
-    how.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    how.add_argument("--dtype", choices=("float32", "float64"), help="(float32)")
     how.add_argument("--threads", type=int, metavar="N", help="threads to use (all)")
-    how.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (0)")
+    how.add_argument("--seed", type=int, metavar="N", help="of all that is random (0)")
+
+    long = train.add_argument_group("runs that take long")
+    long.add_argument("--checkpoint", metavar="FILE",
+                      help="keep the run in a file as it goes, also after Ctrl-C")  # fmt: skip
+    long.add_argument("--every", type=int, metavar="N", help="epochs between two writings (1)")
+    long.add_argument("--resume", action="store_true",
+                      help="go on with the run in that file; what it was asked for need not be "
+                           "given again, but for --out and --plot")  # fmt: skip
 
     out = train.add_argument_group("what comes out")
     out.add_argument("--out", metavar="FILE", help="where the model goes (.safetensors)")

@@ -35,7 +35,7 @@ class Trainer:
         The engine that trains, "fused" or "blas".
     """
 
-    _optimizer: str
+    _optimizer = ""
 
     def __init__(
         self,
@@ -64,6 +64,7 @@ class Trainer:
         self.history = History()
         self._resumed = False  # the next fit goes on with the history
         self._interrupted: checkpoints.Interrupted | None = None  # and in the middle of an epoch
+        self._kept: dict[str, Array] = {}  # of the command line's, in checkpoints too
         self._checkpoint: tuple[os.PathLike[str], int] | None = None  # where to, how often
         self._rng = np.random.default_rng(seed)
         dropout = as_real(dropout, "dropout", 0, below=1)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastmlp import losschart, persist
+from fastmlp import losschart, persist, runs
 from fastmlp.history import History
+from fastmlp.inputs import as_int
 from fastmlp.model import MLP
 from fastmlp.preprocessing import Preprocessing, Target, encode_labels
 from fastmlp.sources import Rows, Samples, read_samples
@@ -20,6 +21,12 @@ __all__ = ["Best", "run"]
 Array = NDArray[Any]
 
 OPTIMIZERS = ("sgd", "adam")
+DEFAULTS = {
+    **{"regression": False, "text": [], "ignore": [], "test_fraction": 0.2, "hidden": (100,)},
+    **{"optimizer": "sgd", "batch_size": 32, "dtype": "float32", "early_stopping": False},
+    "seed": 0,
+}
+VALIDATION_FRACTION, PATIENCE = 0.1, 10  # with early stopping
 CLASS_RATE, VALUE_RATE, ADAM_RATE = 0.05, 0.01, 0.001
 EPOCHS, MOST_EPOCHS = 30, 500  # without early stopping, and with it
 
@@ -42,6 +49,16 @@ class Best:
         self._model, self._patience = model, patience
         self._params = model.params.copy()
 
+    def join(self, trainer: Trainer) -> bool:
+        """Take part in the checkpoints of a trainer, perhaps one that goes on; return as a call."""
+        for epoch, loss in enumerate(trainer.history.validation_loss, 1):
+            if loss < self.loss:
+                self.epoch, self.loss = epoch, loss
+        if self.epoch:
+            self._params[:] = trainer._kept["best"]
+        trainer._kept["best"] = self._params
+        return trainer.history.epochs - self.epoch >= self._patience
+
     def __call__(self, history: History) -> bool:
         """Take note of an epoch; return whether the training is to end."""
         loss = history.validation_loss[-1]
@@ -61,35 +78,13 @@ class Best:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train a network as the command line says, write it, and print how well it does."""
+    trainer = runs.resume(arguments) if _goes_on(arguments) else None
     _check(arguments)
-    samples = read_samples(
-        arguments.data,
-        target=arguments.target,
-        labels=arguments.labels,
-        regression=arguments.regression,
-        text=arguments.text,
-        ignore=arguments.ignore,
-    )
-    rest, validation, test = _split(len(samples.rows.X), arguments)
-    preprocessing, y = _learn(samples, rest, arguments)
-    X = samples.rows.inputs(preprocessing, arguments.dtype)
-
-    n_out = len(preprocessing.labels or [samples.target])
-    loss = "squared_error" if arguments.regression else "softmax_cross_entropy"
-    sizes = [X.shape[1], *arguments.hidden, n_out]
-    model = MLP(sizes, loss=loss, dtype=arguments.dtype, seed=arguments.seed)
-    model.metadata = preprocessing.to_metadata()
-    trainer = _trainer(model, arguments)
-    watched = validation if arguments.early_stopping else test
-    best = Best(model, arguments.patience) if arguments.early_stopping else None
-    history = trainer.fit(
-        X[rest],
-        y[rest],
-        epochs=arguments.epochs,
-        validation_data=(X[watched], y[watched]) if len(watched) else None,
-        progress=not arguments.json,
-        callback=best,
-    )
+    try:
+        trainer, best, preprocessing, (X, y), (rest, test) = _train(trainer, arguments)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(runs.how_to_go_on(arguments)) from None
+    model, history = trainer.model, trainer.history
     if best is not None:
         best.restore()
 
@@ -127,22 +122,87 @@ def run(arguments: argparse.Namespace) -> None:
     print(json.dumps(result) if arguments.json else _report(result, len(test)))
 
 
+def _goes_on(arguments: argparse.Namespace) -> bool:
+    """Return whether a run is to go on, or raise where that is not clear."""
+    if arguments.checkpoint is None:
+        for option in ("resume", "every"):
+            if getattr(arguments, option):
+                raise ValueError(f"--{option} goes with --checkpoint")
+    elif not arguments.resume and persist.check_writable(arguments.checkpoint).exists():
+        raise ValueError(
+            f"{arguments.checkpoint} is there already: --resume goes on with it, or name another"
+        )
+    arguments.every = 1 if arguments.every is None else as_int(arguments.every, "--every", 1)
+    return bool(arguments.resume)
+
+
+def _train(trainer: Trainer | None, arguments: argparse.Namespace) -> Any:
+    """Read the rows and train on them, from the beginning or where a trainer stands.
+
+    Returns
+    -------
+    trainer : Trainer
+    best : Best or None
+    preprocessing : Preprocessing
+    data : X, y
+        All rows, as the network takes them.
+    parts : rest, test
+        Which of them it was trained on, and which were held out.
+    """
+    samples = read_samples(
+        arguments.data,
+        target=arguments.target,
+        labels=arguments.labels,
+        regression=arguments.regression,
+        text=arguments.text,
+        ignore=arguments.ignore,
+    )
+    rest, validation, test = _split(len(samples.rows.X), arguments)
+    preprocessing, y = _learn(samples, rest, arguments)
+    X = samples.rows.inputs(preprocessing, arguments.dtype)
+    if trainer is not None:
+        runs.check_rows(trainer, arguments, X, y)
+    else:
+        n_out = len(preprocessing.labels or [samples.target])
+        trainer = _trainer([X.shape[1], *arguments.hidden, n_out], preprocessing, arguments)
+        if arguments.checkpoint is not None:
+            runs.begin(trainer, arguments, X, y)
+    watched = validation if arguments.early_stopping else test
+    best = Best(trainer.model, arguments.patience) if arguments.early_stopping else None
+    over = best is not None and best.join(trainer)
+    trainer.fit(
+        X[rest],
+        y[rest],
+        epochs=0 if over else max(0, arguments.epochs - trainer.history.epochs),
+        validation_data=(X[watched], y[watched]) if len(watched) else None,
+        progress=not arguments.json,
+        callback=best,
+    )
+    runs.end(trainer)
+    return trainer, best, preprocessing, (X, y), (rest, test)
+
+
 def _check(arguments: argparse.Namespace) -> None:
     """Fill in what was not given, and refuse what cannot be before anything is read."""
+    if arguments.data is None:
+        raise ValueError("--data is needed: what to learn from")
+    for name, value in DEFAULTS.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
     early, fraction = arguments.early_stopping, arguments.validation_fraction
     if not 0 <= arguments.test_fraction < 1:
         raise ValueError(f"--test-fraction is {arguments.test_fraction}, expected 0 <= F < 1")
     if arguments.seed < 0:
         raise ValueError(f"--seed is {arguments.seed}, expected at least 0")
     for option, value in (("--validation-fraction", fraction), ("--patience", arguments.patience)):
-        if value is not None and not early:
+        if value is not None and not early and not arguments.resume:
             raise ValueError(f"{option} goes with --early-stopping")
     if fraction is None:
-        arguments.validation_fraction = 0.1
+        arguments.validation_fraction = VALIDATION_FRACTION
     elif not 0 < fraction < 1:
         raise ValueError(f"--validation-fraction is {fraction}, expected 0 < F < 1")
     if arguments.patience is None:
-        arguments.patience = 10
+        arguments.patience = PATIENCE
     elif arguments.patience < 1:
         raise ValueError(f"--patience is {arguments.patience}, expected at least 1")
     if arguments.epochs is None:
@@ -156,9 +216,14 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--momentum goes with --optimizer sgd, not {arguments.optimizer}")
     if arguments.plot is not None:
         losschart.check(arguments.plot)
-    places = [persist.check_writable(path) for path in (arguments.out, arguments.plot) if path]
-    if len(set(places)) < len(places):
-        raise ValueError(f"--out and --plot both name {arguments.out}")
+    places: dict[Path, str] = {}
+    for option in ("out", "plot", "checkpoint"):
+        path = getattr(arguments, option)
+        if path is not None:
+            other = places.setdefault(persist.check_writable(path), option)
+            if other != option:
+                named = getattr(arguments, other)
+                raise ValueError(f"--{other} and --{option} both name {named}")
 
 
 def _split(n: int, arguments: argparse.Namespace) -> tuple[Array, Array, Array]:
@@ -206,7 +271,13 @@ def _check_targets(rows: Rows, samples: Samples, y: Array) -> None:
         raise ValueError(f"{rows.place(row, samples.target)}: {value}")
 
 
-def _trainer(model: MLP, arguments: argparse.Namespace) -> Trainer:
+def _trainer(
+    sizes: list[int], preprocessing: Preprocessing, arguments: argparse.Namespace
+) -> Trainer:
+    """Return the trainer of a new network."""
+    loss = "squared_error" if arguments.regression else "softmax_cross_entropy"
+    model = MLP(sizes, loss=loss, dtype=arguments.dtype, seed=arguments.seed)
+    model.metadata = preprocessing.to_metadata()
     common = {
         "learning_rate": arguments.learning_rate,
         "batch_size": arguments.batch_size,

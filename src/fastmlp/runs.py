@@ -1,0 +1,146 @@
+"""Runs of ``fastmlp train`` in a file: what they were asked for, to go on with the same.
+
+A checkpoint of the command line holds its options, and a checksum of the rows, in the metadata of
+its model, and the parameters of the best epoch beside the trainer. Where the model and the chart go
+is not in it: a file of a stranger's would else choose what is overwritten.
+"""
+
+import argparse
+import hashlib
+import os
+import shlex
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastmlp import persist
+from fastmlp.trainer import Trainer
+
+__all__ = ["OPTIONS", "begin", "check_rows", "end", "how_to_go_on", "resume"]
+
+Array = NDArray[Any]
+
+KEY = "run"
+# The options of a run, and what they may be.
+OPTIONS: dict[str, Any] = {
+    "data": str,
+    "labels": str | None,
+    "target": str | None,
+    "regression": bool,
+    "text": list,
+    "ignore": list,
+    "test_fraction": float,
+    "scale": str | None,
+    "hidden": list,
+    "optimizer": str,
+    "epochs": int,
+    "batch_size": int,
+    "learning_rate": float,
+    "momentum": float | None,
+    "early_stopping": bool,
+    "validation_fraction": float,
+    "patience": int,
+    "dtype": str,
+    "seed": int,
+}
+# Those that may be others when it goes on. That the rows are the same is found out by `check_rows`.
+MAY_CHANGE = ("data", "labels", "epochs")
+
+
+def begin(trainer: Trainer, arguments: argparse.Namespace, X: Array, y: Array) -> None:
+    """Have the run that begins written to the file the command line names."""
+    options = {name: getattr(arguments, name) for name in OPTIONS}
+    options["hidden"] = list(options["hidden"])
+    trainer.model.metadata[KEY] = {"options": options, "rows": _checksum(X, y)}
+    trainer.checkpoint(arguments.checkpoint, every=arguments.every)
+
+
+def resume(arguments: argparse.Namespace) -> Trainer:
+    """Return the trainer to go on with, and complete the arguments by what its run was asked for.
+
+    Raises
+    ------
+    FileNotFoundError, FileFormatError
+    ValueError
+        An option is given that the run has another value for.
+    """
+    path = arguments.checkpoint
+    trainer = Trainer.resume(path, n_threads=arguments.threads)
+    run = trainer.model.metadata.get(KEY)
+    if not (isinstance(run, dict) and isinstance(run.get("rows"), str) and _valid(run)):
+        raise persist.not_a_model(path, "it is not of a run of fastmlp train", "checkpoint")
+    options = run["options"]
+    best, params = trainer._kept.get("best"), trainer.model.params
+    if options["early_stopping"] and (
+        best is None
+        or (best.shape, best.dtype) != (params.shape, params.dtype)
+        or not np.isfinite(best).all()
+        or len(trainer.history.validation_loss) != trainer.history.epochs
+    ):
+        raise persist.not_a_model(path, "its best epoch is not valid", "checkpoint")
+    for name, held in {**options, "hidden": tuple(options["hidden"])}.items():
+        given = getattr(arguments, name)
+        if given is None:
+            setattr(arguments, name, held)
+        elif given != held and name not in MAY_CHANGE:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is {_shown(given)}, but the run in {path} goes on "
+                f"with {_shown(held)}"
+            )
+    options |= {name: getattr(arguments, name) for name in MAY_CHANGE}
+    trainer.checkpoint(path, every=arguments.every)
+    return trainer
+
+
+def check_rows(trainer: Trainer, arguments: argparse.Namespace, X: Array, y: Array) -> None:
+    """Raise ValueError where these are not the rows that the run began with."""
+    if trainer.model.metadata[KEY]["rows"] != _checksum(X, y):
+        raise ValueError(
+            f"the rows of {arguments.data} are not those that the run in {arguments.checkpoint} "
+            "began with"
+        )
+
+
+def end(trainer: Trainer) -> None:
+    """Take out of the model what is for the run alone."""
+    trainer.model.metadata.pop(KEY, None)
+
+
+def how_to_go_on(arguments: argparse.Namespace) -> str:
+    """Return what to say where a run is interrupted."""
+    if arguments.checkpoint is None:
+        return "interrupted, nothing was written; --checkpoint FILE would have kept the run"
+    if not os.path.exists(arguments.checkpoint):
+        return "interrupted, nothing was written"
+    command = [*arguments.argv, *([] if arguments.resume else ["--resume"])]
+    return (
+        f"interrupted; {arguments.checkpoint} holds the run, go on with: "
+        f"{shlex.join(['fastmlp', *command])}"
+    )
+
+
+def _valid(run: dict[str, Any]) -> bool:
+    options = run.get("options")
+    if not isinstance(options, dict) or set(options) != set(OPTIONS):
+        return False
+    for name, value in options.items():
+        if not isinstance(value, OPTIONS[name]) or (
+            isinstance(value, bool) and OPTIONS[name] is not bool
+        ):
+            return False
+    return all(isinstance(name, str) for name in options["text"] + options["ignore"]) and all(
+        type(width) is int for width in options["hidden"]
+    )
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _checksum(X: Array, y: Array) -> str:
+    digest = hashlib.sha256()
+    for array in (X, y):
+        digest.update(f"{array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

@@ -1,0 +1,222 @@
+"""fastmlp train --checkpoint and --resume: what was interrupted ends as if it had not been."""
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from commandline import held, predictions, refused, rents, run, train
+
+import fastmlp
+from fastmlp import MLP, SGD, FileFormatError, persist, runs
+from fastmlp.trainer import Trainer
+
+DIGITS = ["--data", "digits", "--hidden", "20", "--epochs", "6"]
+TABLE = [
+    *("--data", "t.csv", "--target", "rent", "--regression", "--ignore", "garden"),
+    *("--optimizer", "adam", "--dtype", "float64", "--early-stopping", "--patience", "3"),
+]
+FIRST = ["--checkpoint", "run"]
+SECOND = ["--checkpoint", "run", "--resume"]
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """Return what runs a command line that Ctrl-C ends in the n-th epoch after its beginning."""
+
+    def run_until(n, *argv):
+        epoch, begun = fastmlp.session.Session.epoch, 0
+
+        def interrupted(self, *arguments, **options):
+            nonlocal begun
+            begun += 1
+            if begun > n:
+                raise KeyboardInterrupt
+            return epoch(self, *arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fastmlp.session.Session, "epoch", interrupted)
+            return run("train", "--json", *argv)
+
+    return run_until
+
+
+def apart_from_time(result):
+    return {
+        name: value
+        for name, value in result.items()
+        if name not in ("seconds", "samples_per_second")
+    }
+
+
+@pytest.mark.parametrize("options", [DIGITS, TABLE], ids=["digits", "table"])
+@pytest.mark.parametrize("after", [0, 1, 4])
+def test_an_interrupted_run_goes_on(options, after, stopped, folder):
+    expected = train(*options, "--out", "expected")
+    result = stopped(after, *options, *FIRST, "--out", "model")
+    refused(result, "interrupted; run holds the run, go on with: fastmlp train", code=130)
+    assert "model" not in held(folder)
+    command = shlex.split(result[2].split("go on with: ")[1])
+    assert command[0] == "fastmlp" and command[-1] == "--resume"
+    code, out, err = run(*command[1:])
+    assert (code, err) == (0, "")
+    actual = json.loads(out)
+    assert apart_from_time(actual) == apart_from_time(expected) | {"model": "model"}
+    assert (folder / "model").read_bytes() == (folder / "expected").read_bytes()
+
+
+@pytest.mark.parametrize("options", [DIGITS, TABLE], ids=["digits", "table"])
+def test_the_file_knows_what_was_asked_for(options, stopped, folder):
+    expected = train(*options, "--out", "expected")
+    stopped(2, *options, *FIRST)
+    again = stopped(1, *SECOND)
+    refused(again, "go on with: fastmlp train --json --checkpoint run --resume", code=130)
+    actual = train(*SECOND, "--out", "model")
+    assert apart_from_time(actual) == apart_from_time(expected) | {"model": "model"}
+    assert (folder / "model").read_bytes() == (folder / "expected").read_bytes()
+    train(*SECOND, "--out", "once more")  # nothing is left to do, but for the model
+    assert (folder / "once more").read_bytes() == (folder / "expected").read_bytes()
+    if options is TABLE:
+        assert predictions("model", "--data", "t.csv")[0] == ["rent"]
+
+
+def test_more_epochs(folder):
+    expected = train("--data", "digits", "--epochs", "9", "--out", "expected")
+    train("--data", "digits", "--epochs", "4", *FIRST)
+    actual = train(*SECOND, "--epochs", "9", "--out", "model")
+    assert actual["epochs"] == expected["epochs"] == 9
+    assert (folder / "model").read_bytes() == (folder / "expected").read_bytes()
+
+
+def test_every_so_many_epochs(folder, monkeypatch):
+    written = []
+    save = fastmlp.checkpoint.save
+    monkeypatch.setattr(
+        fastmlp.checkpoint, "save", lambda t, *a: (written.append(t.history.epochs), save(t, *a))
+    )
+    train(*DIGITS, *FIRST, "--every", "4")
+    assert written == [4, 6]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends the signal that Ctrl-C sends on POSIX")
+def test_ctrl_c_in_a_process(folder):
+    command = [sys.executable, "-m", "fastmlp", "train", *DIGITS[:4], *FIRST]
+    command += ["--epochs", "1000000", "--out", "a model"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        seen = b""
+        while b"loss=" not in seen:  # the bar after the first epochs: it is training
+            seen += (more := process.stderr.read1())
+            assert more, seen
+        process.send_signal(signal.SIGINT)
+        out, rest = process.communicate(timeout=20)
+    assert process.returncode == 130 and out == b"" and b"Traceback" not in rest
+    assert rest.decode().splitlines()[-1] == (
+        "fastmlp: error: interrupted; run holds the run, go on with: fastmlp train --data digits "
+        "--hidden 20 --checkpoint run --epochs 1000000 --out 'a model' --resume"
+    )
+    at = Trainer.resume("run").history.epochs
+    assert at >= 1
+    train(*SECOND, "--epochs", at + 5, "--out", "model")
+    train(*DIGITS[:4], "--epochs", at + 5, "--out", "expected")
+    assert (folder / "model").read_bytes() == (folder / "expected").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (["--hidden", "100"], "--hidden is 100, but the run in run goes on with 20"),
+        (["--optimizer", "adam"], "--optimizer is adam, but the run in run goes on with sgd"),
+        (["--batch-size", "8"], "--batch-size is 8, but"),
+        (["--learning-rate", "0.5"], "--learning-rate is 0.5, but"),
+        (["--seed", "1"], "--seed is 1, but the run in run goes on with 0"),
+        (["--regression"], "--regression is True, but the run in run goes on with False"),
+        (["--ignore", "x"], "--ignore is x, but"),
+        (["--dtype", "float64"], "--dtype is float64, but"),
+        (["--data", "t.csv"], "."),
+        (["--out", "run"], "--out and --checkpoint both name run"),
+    ],
+)
+def test_another_run_is_refused(options, what, stopped, folder):
+    stopped(2, *DIGITS, *FIRST)
+    before = held(folder)
+    result = run("train", "--json", *SECOND, *options)
+    refused(result, what)
+    assert held(folder) == before
+    assert train(*SECOND, *DIGITS)["epochs"] == 6  # what is the same may be said again
+
+
+def test_other_rows_are_refused(stopped, folder):
+    stopped(2, *TABLE, *FIRST)
+    rents(folder / "t.csv", n=239)
+    refused(run("train", "--json", *SECOND), "the rows of t.csv are not those that the run in run")
+    rents(folder / "moved.csv")
+    assert train(*SECOND, "--data", "moved.csv")["epochs"] > 2
+
+
+def test_what_goes_together(folder):
+    refused(run("train", *DIGITS, "--resume"), "--resume goes with --checkpoint")
+    refused(run("train", *DIGITS, "--every", "2"), "--every goes with --checkpoint")
+    refused(run("train", *DIGITS, *FIRST, "--every", "0"), "--every is 0")
+    refused(run("train", *SECOND), "run: no such file")
+    refused(run("train", *FIRST), "--data is needed")
+    refused(run("train"), "--data is needed")
+    refused(run("train", *DIGITS, "--checkpoint", "no/run"), "there is no folder")
+    before = held(folder)
+    refused(run("train", *DIGITS, "--checkpoint", "old"), "old is there already: --resume goes on")
+    refused(run("train", "--checkpoint", "old", "--resume"), "old is not a fastmlp checkpoint")
+    assert held(folder) == before
+
+
+def test_a_run_that_diverges(folder):
+    result = run("train", "--json", *DIGITS, "--learning-rate", "1e30", *FIRST)
+    refused(result, "the loss is not finite in epoch 1", code=1)
+    assert result[2].endswith("nothing was written\n") or "run" in held(folder)
+
+
+def put(name, value):
+    return lambda tensors, metadata: metadata["run"]["options"].__setitem__(name, value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, metadata: metadata.pop("run"),
+        lambda tensors, metadata: metadata["run"].pop("rows"),
+        lambda tensors, metadata: metadata.update(run=[]),
+        lambda tensors, metadata: metadata["run"].update(options=None),
+        lambda tensors, metadata: metadata["run"]["options"].pop("seed"),
+        put("out", "/etc/passwd"),
+        put("seed", True),
+        put("data", None),
+        put("text", [1]),
+        put("hidden", ["20"]),
+        lambda tensors, metadata: tensors.pop("kept.best"),
+        lambda tensors, metadata: tensors.update({"kept.best": np.zeros(3)}),
+        lambda tensors, metadata: tensors["kept.best"].fill(np.nan),
+        lambda tensors, metadata: tensors.update({"history.validation_loss": np.zeros(1)}),
+    ],
+)
+def test_files_of_no_run(change, stopped, folder):
+    stopped(2, *TABLE, *FIRST)
+    tensors, description = persist.load("run", "checkpoint")
+    change(tensors, description["metadata"])
+    persist.save("run", tensors, description)
+    refused(run("train", "--json", *SECOND), "run is not a fastmlp checkpoint that can be read")
+
+
+def test_a_checkpoint_of_python_is_not_of_a_run(folder):
+    trainer = SGD(MLP([2, 2]))
+    trainer.checkpoint("run")
+    trainer.fit([[0, 1]], [1], epochs=1)
+    refused(run("train", *SECOND), "it is not of a run of fastmlp train")
+
+
+def test_the_model_says_nothing_of_the_run(stopped, folder):
+    stopped(2, *DIGITS, *FIRST)
+    train(*SECOND, "--out", "model")
+    assert runs.KEY not in MLP.load("model").metadata
+    with pytest.raises(FileFormatError, match="it is a checkpoint"):
+        MLP.load("run")
