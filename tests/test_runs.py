@@ -170,10 +170,22 @@ def test_what_goes_together(folder):
     assert held(folder) == before
 
 
-def test_a_run_that_diverges(folder):
+def test_a_run_that_diverges(folder, monkeypatch):
     result = run("train", "--json", *DIGITS, "--learning-rate", "1e30", *FIRST)
     refused(result, "the loss is not finite in epoch 1", code=1)
-    assert result[2].endswith("nothing was written\n") or "run" in held(folder)
+    assert result[2].endswith(". Nothing was written\n") and "run" not in held(folder)
+    epoch = fastmlp.session.Session.epoch
+
+    def diverges(self, *arguments, **options):
+        if self.epochs == 2:
+            options["learning_rate"] = 1e30
+        return epoch(self, *arguments, **options)
+
+    monkeypatch.setattr(fastmlp.session.Session, "epoch", diverges)
+    result = run("train", "--json", *DIGITS, *FIRST)
+    refused(result, "the loss is not finite in epoch 3", code=1)
+    assert result[2].endswith(". run holds the run up to an epoch before\n")
+    assert Trainer.resume("run").history.epochs == 2
 
 
 def put(name, value):
