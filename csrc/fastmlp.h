@@ -93,7 +93,7 @@ typedef struct fm_engine {
     // State from params and those moments that are not NULL, and back.
     void (*load)(fm_run *run);
     void (*store)(const fm_run *run);
-    // Whether all parameters in the state are finite.
+    // Whether all parameters in the state are finite, and under Adam all mean squares.
     int (*finite)(const fm_run *run);
     // out (B, sizes[L]) = logits or values of params for X (B, sizes[0]).
     void (*forward)(fm_run *run, void *out, const void *X, ptrdiff_t B);

@@ -407,14 +407,14 @@ cdef class Core:
             self.run.team = fm_team_open(n_threads, max_workers)
             try:
                 steps = self._steps(<const ptrdiff_t *>rows.view.buf, n, batch_size, t, n, l2,
-                                    weight_decay, totals, &done)
-                if steps and not self.engine.finite(&self.run):
-                    # The last step made numbers that are not finite, which any further step would
-                    # have met: the epoch again, without it.
-                    self.run.state, self.backup = self.backup, self.run.state
-                    self.can_undo = False
+                                    weight_decay, False, totals, &done)
+                while steps and not self.engine.finite(&self.run):
+                    # A step made numbers that are not finite: the epoch again, without it. It was
+                    # the last one, unless they stayed hidden (relu makes 0 of -infinity, tanh 1 of
+                    # infinity): then this ends after the first that makes some, and goes round again.
+                    self._back_to_start()
                     steps = self._steps(<const ptrdiff_t *>rows.view.buf, n, batch_size, t,
-                                        steps - 1, l2, weight_decay, totals, &done)
+                                        steps - 1, l2, weight_decay, True, totals, &done)
                     done = 0
             finally:
                 fm_team_close(self.run.team)
@@ -424,8 +424,23 @@ cdef class Core:
     def undo(self):
         """Take back what the latest epoch did to the state; nothing where it did nothing."""
         if self.can_undo:
-            self.run.state, self.backup = self.backup, self.run.state
-            self.can_undo = False
+            self._back_to_start()
+
+    cdef void _back_to_start(self) noexcept nogil:
+        # the state before the steps of the latest epoch, of which there must have been one
+        self.run.state, self.backup = self.backup, self.run.state
+        self.can_undo = False
+        self.steps = 0
+
+    cdef int _check_signals(self) except -1 with gil:
+        # Between two steps. Where a handler raises and the last step made numbers that are not
+        # finite, the steps of this epoch are given up: to do them again would take too long now.
+        try:
+            return PyErr_CheckSignals()
+        except BaseException:
+            if self.steps and not self.engine.finite(&self.run):
+                self._back_to_start()
+            raise
 
     cdef _make_norm_room(self):
         if self.norm_room == NULL:
@@ -469,16 +484,21 @@ cdef class Core:
         self.run.gathered = 0
 
     cdef ptrdiff_t _steps(self, const ptrdiff_t *rows, ptrdiff_t n, ptrdiff_t batch_size,
-                          int64_t t, ptrdiff_t most, double l2, double weight_decay,
+                          int64_t t, ptrdiff_t most, double l2, double weight_decay, bint look,
                           double *totals, ptrdiff_t *start) except -1 nogil:
         # At most `most` steps over rows[0..n); returns how many were completed, *start the rows they
-        # took. A step whose loss is not finite is not completed.
+        # took. A step whose loss is not finite is not completed. With `look`, the first step that
+        # makes numbers that are not finite is the last.
         cdef fm_run *run = &self.run
         cdef ptrdiff_t steps = 0
         cdef double loss, penalty = 0, now, checked = _seconds()
         totals[0] = totals[1] = 0
         start[0] = self.steps = 0
         while start[0] < n and steps < most:
+            now = _seconds()
+            if not checked <= now < checked + SIGNAL_INTERVAL:
+                checked = now
+                self._check_signals()
             run.B = min(n - start[0], batch_size)
             run.rows = rows + start[0]
             run.n_ahead = n - start[0] - run.B
@@ -495,6 +515,8 @@ cdef class Core:
                 ) / (1 - pow(run.rule.beta1, t + steps + 1))
             if l2 != 0:
                 penalty = 0.5 * l2 * self.engine.penalty(run)
+            if not isfinite(penalty):
+                break
             if steps == 0:  # the backup is of the state before all of them
                 run.backup = self.backup
             loss = self.engine.step(run)
@@ -511,10 +533,8 @@ cdef class Core:
             steps += 1
             self.steps = steps
             start[0] += run.B
-            now = _seconds()
-            if not checked <= now < checked + SIGNAL_INTERVAL:
-                checked = now
-                _check_signals()
+            if look and not self.engine.finite(run):
+                break
         return steps
 
 

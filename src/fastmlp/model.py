@@ -180,7 +180,8 @@ class MLP:
             return self._infer(X, CLASSES)
         Z = self._infer(X, OUTPUTS)
         if self.loss_name == "poisson":
-            Z = np.exp(Z)
+            with np.errstate(over="ignore"):  # infinity is what it is
+                Z = np.exp(Z)
         return Z[:, 0] if Z.shape[1] == 1 else Z
 
     def predict_proba(self, X: ArrayLike) -> Array:
@@ -193,7 +194,8 @@ class MLP:
         ndarray (n_samples, n_out) of `dtype`; of classes, rows adding up to 1
         """
         if self.loss_name == "binary_cross_entropy":
-            return activate(self.forward(X), "logistic")
+            with np.errstate(all="ignore"):
+                return activate(self.forward(X), "logistic")
         if not self.classifies:
             raise TypeError(
                 f"predict_proba needs a classifier; this model's loss is {self.loss_name}"
@@ -221,13 +223,14 @@ class MLP:
         """
         A = as_features(X, self.dtype, self.sizes[0])
         slopes = []
-        for W, b, activation in zip(self.weights, self.biases, self.activations, strict=False):
-            Z = A @ W + b
-            A = activate(Z, activation)
-            slopes.append(slope(Z, activation))
-        J = np.broadcast_to(self.weights[-1].T, (len(A), *self.weights[-1].T.shape))
-        for W, dA in zip(self.weights[-2::-1], slopes[::-1], strict=True):
-            J = (J * dA[:, np.newaxis, :]) @ W.T
+        with np.errstate(all="ignore"):  # what overflows is infinite, or NaN
+            for W, b, activation in zip(self.weights, self.biases, self.activations, strict=False):
+                Z = A @ W + b
+                A = activate(Z, activation)
+                slopes.append(slope(Z, activation))
+            J = np.broadcast_to(self.weights[-1].T, (len(A), *self.weights[-1].T.shape))
+            for W, dA in zip(self.weights[-2::-1], slopes[::-1], strict=True):
+                J = (J * dA[:, np.newaxis, :]) @ W.T
         return np.array(J)
 
     def loss(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
@@ -246,12 +249,15 @@ class MLP:
     ) -> tuple[float, float | None]:
         """Return the mean loss and, when classifying, the share of rows classified right."""
         features, targets = self.as_data(X, y)
-        Z = self.forward(features)
-        losses = row_losses(Z, targets, self.loss_name, self.loss_parameter, self.probability_clip)
         weights = None
         if sample_weight is not None:
-            weights = as_weights(sample_weight, len(Z), "float64")
-        loss = float(np.average(losses, weights=weights))
+            weights = as_weights(sample_weight, len(features), "float64")
+        Z = self.forward(features)
+        with np.errstate(all="ignore"):  # a network that has overflowed has an infinite loss, or NaN
+            losses = row_losses(
+                Z, targets, self.loss_name, self.loss_parameter, self.probability_clip
+            )
+            loss = float(np.average(losses, weights=weights))
         if not self.classifies:
             return loss, None
         return loss, float(np.average(Z.argmax(axis=1) == targets, weights=weights))
