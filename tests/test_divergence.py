@@ -1,7 +1,7 @@
 """Training that leaves the finite numbers: where it is noticed, and what is left of it.
 
-The judge of a run is the same run made of fits of one step each, and NumPy's formulas (reference.py)
-in the dtype of the model for the step that fails.
+The judge of a run is the same run made of fits of one step each, and NumPy's formulas
+(reference.py) in the dtype of the model for the step that fails.
 """
 
 import pickle
@@ -131,7 +131,7 @@ def test_every_loss_and_activation(engine, dtype, loss, activation):
 @both_dtypes
 @pytest.mark.parametrize("activation", ["relu", "identity", "leaky_relu"])
 def test_overflow_in_a_middle_layer(engine, dtype, activation):
-    """Layer 2 of 4 is beyond all numbers for the rows of the third batch, and layer 3 small again."""
+    """Layer 2 of 4 is beyond all numbers in the third batch, and layer 3 makes it small again."""
     large = float(np.finfo(dtype).max) / 1e4
 
     def new():
@@ -280,7 +280,9 @@ def test_causes(engine, dtype, cause, threads, monkeypatch):
     )
     if threads == 1 or engine == "blas":
         return
-    single = optimizer(new(), engine=engine, n_threads=1, batch_size=BATCH, shuffle=False, **options)
+    single = optimizer(
+        new(), engine=engine, n_threads=1, batch_size=BATCH, shuffle=False, **options
+    )
     with pytest.raises(fastmlp.DivergedError, match=f"epoch {error.epoch}, step {error.step}:"):
         single.fit(X, y, epochs=1000)
     assert single.model.params.tobytes() == trainer.model.params.tobytes()
@@ -372,8 +374,8 @@ def test_estimators_are_as_they_were(engine, dtype, solver, kind):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(60, 4)).astype(dtype)
     y = (X[:, 0] > 0).astype(int) if kind is MLPClassifier else X[:, 0].astype(float)
-    good = kind(hidden_layer_sizes=(5,), solver=solver, engine=engine, random_state=0, warm_start=True, max_iter=3,
-                batch_size=10, tol=0, n_iter_no_change=99)  # fmt: skip
+    good = kind(hidden_layer_sizes=(5,), solver=solver, engine=engine, random_state=0,
+                warm_start=True, max_iter=3, batch_size=10, tol=0, n_iter_no_change=99)  # fmt: skip
     with pytest.warns(ConvergenceWarning):
         good.fit(X, y)
     before = attributes(good)

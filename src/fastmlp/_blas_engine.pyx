@@ -224,6 +224,8 @@ cdef double _backpropagate(fm_run *run, floating *A_0, floating *W, floating *dW
 
     dZ = _forward(run, X, A_0 + max_rows * net.sizes[0], W, slopes, B)
     loss = _loss(run, dZ, y, B)
+    if run.interrupted != NULL and run.interrupted(run.signals):
+        return NAN
     if not isfinite(loss):
         return loss
 

@@ -120,6 +120,30 @@ cdef int _check_signals() except -1 with gil:
     return PyErr_CheckSignals()
 
 
+cdef struct Signals:
+    double looked  # when a core at work last looked for signals
+    int raised     # whether a handler has raised since the work began
+    void *core
+
+
+cdef int _interrupted(void *signals) noexcept nogil:
+    # for fm_run: whether a handler has raised; looks for signals every SIGNAL_INTERVAL
+    cdef Signals *seen = <Signals *>signals
+    cdef double now = _seconds()
+    if not seen.looked <= now < seen.looked + SIGNAL_INTERVAL:
+        seen.looked = now
+        _run_handlers(seen)
+    return seen.raised
+
+
+cdef void _run_handlers(Signals *signals) noexcept with gil:
+    try:
+        PyErr_CheckSignals()
+    except BaseException as error:
+        (<Core>signals.core).raised = error
+        signals.raised = True
+
+
 cdef class Core:
     """One network under one engine.
 
@@ -148,6 +172,8 @@ cdef class Core:
     cdef void *backup
     cdef void *norm_room
     cdef bint can_undo
+    cdef Signals signals
+    cdef object raised  # by a signal's handler, to be raised again when the engine has returned
     cdef readonly ptrdiff_t steps  # that the latest epoch completed, also of an interrupted one
     cdef size_t state_bytes
     cdef ptrdiff_t n_params, itemsize, n_in, n_out, target_bytes
@@ -179,6 +205,9 @@ cdef class Core:
         self.run.rule.max_norm = INFINITY
         self.run.max_rows = max(max_rows, 1)
         self.run.level = self.engine.level
+        self.signals.core = <void *>self
+        self.run.interrupted = _interrupted
+        self.run.signals = &self.signals
         self.itemsize = 4 if self.run.net.dtype == FM_FLOAT32 else 8
         self.n_in = self.sizes[0]
         self.n_out = self.sizes[L]
@@ -328,11 +357,14 @@ cdef class Core:
         self.can_undo = False
         if not any_size:
             n_threads = min(n_threads, self._useful_threads(n))
+        self._listen()
         with nogil:
             self.run.team = fm_team_open(n_threads, max_workers)
             loss = self.engine.gradients(&self.run)
             fm_team_close(self.run.team)
             self.run.team = NULL
+        if self.signals.raised:
+            self._stop()
         return loss / self.run.weight_sum
 
     def load(self, params, moment1=None, moment2=None):
@@ -432,15 +464,19 @@ cdef class Core:
         self.can_undo = False
         self.steps = 0
 
-    cdef int _check_signals(self) except -1 with gil:
-        # Between two steps. Where a handler raises and the last step made numbers that are not
+    cdef void _listen(self) noexcept nogil:
+        # before the first step, or the only one
+        self.signals.looked = _seconds()
+        self.signals.raised = False
+        self.steps = 0
+
+    cdef int _stop(self) except -1 with gil:
+        # Raises what a handler has raised, at a completed step. Where that made numbers that are not
         # finite, the steps of this epoch are given up: to do them again would take too long now.
-        try:
-            return PyErr_CheckSignals()
-        except BaseException:
-            if self.steps and not self.engine.finite(&self.run):
-                self._back_to_start()
-            raise
+        if self.steps and not self.engine.finite(&self.run):
+            self._back_to_start()
+        error, self.raised = self.raised, None
+        raise error
 
     cdef _make_norm_room(self):
         if self.norm_room == NULL:
@@ -491,14 +527,13 @@ cdef class Core:
         # makes numbers that are not finite is the last.
         cdef fm_run *run = &self.run
         cdef ptrdiff_t steps = 0
-        cdef double loss, penalty = 0, now, checked = _seconds()
+        cdef double loss, penalty = 0
         totals[0] = totals[1] = 0
-        start[0] = self.steps = 0
+        start[0] = 0
+        self._listen()
         while start[0] < n and steps < most:
-            now = _seconds()
-            if not checked <= now < checked + SIGNAL_INTERVAL:
-                checked = now
-                self._check_signals()
+            if _interrupted(&self.signals):
+                self._stop()
             run.B = min(n - start[0], batch_size)
             run.rows = rows + start[0]
             run.n_ahead = n - start[0] - run.B
@@ -523,6 +558,8 @@ cdef class Core:
             if steps == 0:
                 self.backup = run.backup
                 run.backup = NULL
+            if self.signals.raised:  # in the middle of the step, which is then not done
+                self._stop()
             if not isfinite(loss):
                 break
             self.can_undo = True

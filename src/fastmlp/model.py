@@ -253,7 +253,7 @@ class MLP:
         if sample_weight is not None:
             weights = as_weights(sample_weight, len(features), "float64")
         Z = self.forward(features)
-        with np.errstate(all="ignore"):  # a network that has overflowed has an infinite loss, or NaN
+        with np.errstate(all="ignore"):  # of what has overflowed it is infinite, or NaN
             losses = row_losses(
                 Z, targets, self.loss_name, self.loss_parameter, self.probability_clip
             )

@@ -276,7 +276,11 @@ class Trainer:
                     if stop:
                         break
             finally:
-                session.store()
+                try:
+                    session.store()
+                except KeyboardInterrupt:  # another one, before anything was brought back
+                    session.store()
+                    raise
         return history
 
     def threads(self) -> contextlib.AbstractContextManager[int]:
