@@ -18,6 +18,8 @@ from libc.stdlib cimport free, malloc
 
 from numpy import dtype as numpy_dtype, empty, ndarray
 
+from fastmlp.memory import check as check_memory
+
 from fastmlp._csrc cimport (
     FM_ABSOLUTE_ERROR, FM_ADAM, FM_BINARY_CROSS_ENTROPY, FM_ENGINE_CAPSULE, FM_EXP, FM_FLOAT32,
     FM_FLOAT64, FM_GELU, FM_HUBER, FM_IDENTITY, FM_LEAKY_RELU, FM_LOG, FM_LOGISTIC,
@@ -226,6 +228,7 @@ cdef class Core:
         if optimizer is None:
             self.state_bytes = 0
             return
+        check_memory(n_bytes + 2 * self.state_bytes, "the working space of the network")
         self.memory = fm_allocate(n_bytes + 2 * self.state_bytes)
         if self.memory == NULL:
             raise MemoryError(

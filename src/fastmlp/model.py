@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastmlp import engines, persist
+from fastmlp import engines, memory, persist
 from fastmlp._core import (
     ACTIVATIONS,
     CLASSES,
@@ -21,7 +21,15 @@ from fastmlp._core import (
     Core,
 )
 from fastmlp.activations import activate, slope
-from fastmlp.inputs import as_features, as_int, as_labels, as_real, as_values, as_weights
+from fastmlp.inputs import (
+    as_features,
+    as_generator,
+    as_int,
+    as_labels,
+    as_real,
+    as_values,
+    as_weights,
+)
 from fastmlp.losses import DEFAULT_PARAMETER, row_losses
 
 __all__ = ["MLP"]
@@ -100,7 +108,8 @@ class MLP:
         dtype: str = "float32",
         seed: int | np.random.Generator | None = 0,
     ) -> None:
-        if isinstance(sizes, str | bytes) or not hasattr(sizes, "__len__"):
+        is_scalar = isinstance(sizes, np.ndarray) and sizes.ndim == 0  # which has a __len__
+        if isinstance(sizes, str | bytes) or not hasattr(sizes, "__len__") or is_scalar:
             raise TypeError(f"sizes is {sizes!r}, expected a sequence of layer widths")
         if len(sizes) < 2:
             raise ValueError(f"sizes is {sizes!r}, expected at least inputs and outputs")
@@ -115,10 +124,16 @@ class MLP:
         self.dtype = _choice(dtype, "dtype", DTYPES)
         self.metadata: dict[str, Any] = {}
 
+        rng = as_generator(seed)
+
+        # the weights of a layer are drawn in float64
+        drawn = 8 * max(n_in * n_out for n_in, n_out in pairwise(self.sizes))
+        n_bytes = self.n_parameters * np.dtype(self.dtype).itemsize
+        memory.check(n_bytes + drawn, f"a network of sizes {_abridged(self.sizes)}")
         self.params = _aligned_zeros(self.n_parameters, self.dtype)
         self.weights, self.biases = self.split(self.params)
         self._inference: Core | None = None
-        self._initialise(np.random.default_rng(seed))
+        self._initialise(rng)
 
     @property
     def n_parameters(self) -> int:
@@ -452,6 +467,14 @@ class MLP:
             else:
                 bound = np.sqrt(6 / (n_in + n_out))
                 W[...] = rng.uniform(-bound, bound, W.shape)
+
+
+def _abridged(sizes: tuple[int, ...]) -> str:
+    """Return the sizes as a list, without those in the middle of a long one."""
+    if len(sizes) <= 10:
+        return str(list(sizes))
+    ends = [", ".join(map(str, part)) for part in (sizes[:5], sizes[-2:])]
+    return f"[{ends[0]}, ..., {ends[1]}]"
 
 
 def _count(sizes: Sequence[int]) -> int:

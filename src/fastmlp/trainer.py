@@ -14,7 +14,7 @@ from fastmlp import checkpoint as checkpoints
 from fastmlp import persist
 from fastmlp._core import shuffled
 from fastmlp.history import Callback, History
-from fastmlp.inputs import as_int, as_real, as_weights
+from fastmlp.inputs import as_generator, as_int, as_real, as_weights
 from fastmlp.model import MLP
 from fastmlp.schedules import Schedule
 from fastmlp.session import Session
@@ -64,7 +64,7 @@ class Trainer:
         self.history = History()
         self._resumed = False  # the next fit goes on with the history
         self._checkpoint: tuple[os.PathLike[str], int] | None = None  # where to, how often
-        self._rng = np.random.default_rng(seed)
+        self._rng = as_generator(seed)
         dropout = as_real(dropout, "dropout", 0, below=1)
         self._session = Session(
             model,
