@@ -80,6 +80,9 @@ typedef struct fm_run {
     struct fm_team *team;        // the threads that share the work, or NULL
     const void *level;           // of the fused engine: its instruction set
     int store_gradients;         // of the fused engine: whether gradients are kept, not used
+
+    int (*interrupted)(void *);  // asked with `signals` by the calling thread in the middle of a step,
+    void *signals;               // before it changes anything: whether to leave it undone. Or NULL
 } fm_run;
 
 // What an engine can do. None of its functions allocates, fails or touches Python.
@@ -93,7 +96,7 @@ typedef struct fm_engine {
     // State from params and those moments that are not NULL, and back.
     void (*load)(fm_run *run);
     void (*store)(const fm_run *run);
-    // Whether all parameters in the state are finite.
+    // Whether all parameters in the state are finite, and under Adam all mean squares.
     int (*finite)(const fm_run *run);
     // out (B, sizes[L]) = logits or values of params for X (B, sizes[0]).
     void (*forward)(fm_run *run, void *out, const void *X, ptrdiff_t B);
@@ -103,7 +106,7 @@ typedef struct fm_engine {
     // does a step; with sample weights, both are means and sums so weighted.
     double (*gradients)(fm_run *run);
     // One step of run->rule on the state. Returns the loss summed over the rows; where that is not
-    // finite the state is unchanged, and perhaps not in the backup.
+    // finite, or the step was interrupted, the state is unchanged, and perhaps not in the backup.
     double (*step)(fm_run *run);
 } fm_engine;
 

@@ -209,24 +209,35 @@ static void R(store)(const fm_run *run)
     }
 }
 
-// Whether all parameters are finite: 0 times a number is 0, but NaN for infinity and NaN.
-static int R(finite)(const fm_run *run)
+// Whether so many vectors of numbers are all finite: 0 times a number is 0, but NaN for infinity
+// and NaN.
+static int R(finite_vectors)(const real *x, ptrdiff_t vectors)
 {
     enum { CHAINS = 4 };
-    const fm_layer *layer = R(layers)(run);
     V sum[CHAINS];
     for (int c = 0; c < CHAINS; c++)
         sum[c] = vset1(0);
-    for (ptrdiff_t l = 0; l < run->net.n_layers; l++, layer++) {
-        const real *W = (const real *)run->state + layer->W;
-        const ptrdiff_t vectors = layer->vectors * (layer->I + 1);
-        ptrdiff_t v = 0;
-        for (; v + CHAINS <= vectors; v += CHAINS)
-            FM_UNROLL
-            for (int c = 0; c < CHAINS; c++, W += FM_LANES)
-                sum[c] = vadd(sum[c], vmul(vload(W), vset1(0)));
-        for (; v < vectors; v++, W += FM_LANES)
-            sum[0] = vadd(sum[0], vmul(vload(W), vset1(0)));
-    }
+    ptrdiff_t v = 0;
+    for (; v + CHAINS <= vectors; v += CHAINS)
+        FM_UNROLL
+        for (int c = 0; c < CHAINS; c++, x += FM_LANES)
+            sum[c] = vadd(sum[c], vmul(vload(x), vset1(0)));
+    for (; v < vectors; v++, x += FM_LANES)
+        sum[0] = vadd(sum[0], vmul(vload(x), vset1(0)));
     return vsum(vadd(vadd(sum[0], sum[1]), vadd(sum[2], sum[3]))) == 0;
+}
+
+// Whether all parameters are finite, and all mean squares: a parameter with an infinite one would
+// never move again.
+static int R(finite)(const fm_run *run)
+{
+    const fm_layer *layer = R(layers)(run), *end = layer + run->net.n_layers;
+    const real *state = run->state;
+    int all = 1;
+    for (; all && layer < end; layer++) {
+        const ptrdiff_t vectors = layer->vectors * (layer->I + 1);
+        all = R(finite_vectors)(state + layer->W, vectors) &&
+              (run->rule.kind != FM_ADAM || R(finite_vectors)(state + layer->moment2, vectors));
+    }
+    return all;
 }

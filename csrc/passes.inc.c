@@ -72,7 +72,8 @@ static void R(clipped_update)(fm_run *run)
                 }
         }
     const double norm = sqrt(FM_SUM_OF_SQUARES(flat, n));
-    const double kept = norm > run->rule.max_norm ? run->rule.max_norm / norm : 1;
+    // an infinite norm leaves nothing to scale, and NaN says so
+    const double kept = isinf(norm) ? NAN : norm > run->rule.max_norm ? run->rule.max_norm / norm : 1;
 
     R(rule) rule = R(rule_of)(&run->rule);
     rule.decay = 0; // it is in already

@@ -49,6 +49,7 @@ static void forward(fm_run *run, void *out, const void *X, ptrdiff_t B)
 typedef struct step_job {
     fm_run *run;
     double loss;
+    int interrupted;
 } step_job;
 
 // As many rows at a time as leave their activations in the cache through all layers.
@@ -74,9 +75,11 @@ static void step_part(void *argument, int thread)
     ptrdiff_t n = (last - first + rows_at_a_time(run) - 1) / rows_at_a_time(run);
     for (ptrdiff_t i = 0; i < n; i++)
         f->rows_part(run, first + (last - first) * i / n, first + (last - first) * (i + 1) / n);
+    if (thread == 0)
+        job->interrupted = run->interrupted && run->interrupted(run->signals);
     fm_team_barrier(run->team);
 
-    double loss = f->loss(run);
+    double loss = job->interrupted ? NAN : f->loss(run);
     if (thread == 0)
         job->loss = loss;
     if (isfinite(loss))

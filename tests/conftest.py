@@ -15,6 +15,19 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_configure(config):
+    from hypothesis import settings
+
+    is_long = config.getoption("--long")
+    settings.register_profile(
+        "hostile",
+        max_examples=10_000 if is_long else 300,
+        deadline=None,
+        derandomize=True,
+        database=None,
+    )
+
+
 @pytest.fixture(scope="session")
 def long(request):
     """Whether this is a long run."""

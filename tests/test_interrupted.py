@@ -30,7 +30,8 @@ def alarm():
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
+    # And again after a second: one that meets a destructor or a callback of the collector is lost.
+    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds, 1)
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
 

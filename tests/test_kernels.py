@@ -206,7 +206,9 @@ BAD_CALLS = {
     "label negative": (lambda: kernels.softmax_cross_entropy_backward(X, [-1, 0]), r"y\[0\] is -1"),
     "no rows": (lambda: kernels.softmax_cross_entropy_forward(X[:0], []), "at least one row"),
     "targets of another shape": (lambda: kernels.squared_error(X, X[:, :1]), "T has shape"),
-    "list as parameters": (lambda: kernels.sgd_update([1.0], b, b, learning_rate=1), "W is not"),
+    "list as parameters": (
+        lambda: kernels.sgd_update([1.0], b, b, learning_rate=1),
+        "W is list, expected an array of float32 or float64"),
     "negative rate": (
         lambda: kernels.sgd_update(b, b.copy(), b.copy(), learning_rate=-1), "learning_rate is -1"),
     "velocity is W": (lambda: kernels.sgd_update(b, b, b.copy(), learning_rate=1), "overlaps"),

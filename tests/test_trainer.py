@@ -184,41 +184,6 @@ def test_progress_shows_a_bar(capsys):
     assert shown.out == ""
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("rate", [1e30, 3e38])
-def test_divergence_keeps_finite_parameters(dtype, rate):
-    model, X, y = problem("squared_error", dtype=dtype)
-    trainer = SGD(model, learning_rate=rate, batch_size=10)
-    with pytest.raises(fastmlp.DivergedError, match="epoch 1, step") as caught:
-        trainer.fit(X, y, epochs=5)
-    assert caught.value.epoch == 1 and caught.value.step >= 1
-    assert np.isfinite(model.params).all()
-    assert isinstance(caught.value, FloatingPointError)
-
-
-def test_divergence_in_the_last_step_is_seen():
-    model, X, y = problem("squared_error")
-    start = model.params.copy()
-    with pytest.raises(fastmlp.DivergedError):
-        SGD(model, learning_rate=3e38, batch_size=1000).fit(X * 1e3, y, epochs=1)
-    np.testing.assert_array_equal(model.params, start)
-
-
-def test_learning_continues_after_divergence():
-    model, X, y = problem("squared_error", dtype="float64")
-    trainer = SGD(model, learning_rate=lambda epoch: 1e200 if epoch == 1 else 0.01, batch_size=10)
-    with pytest.raises(fastmlp.DivergedError, match="epoch 2"):
-        trainer.fit(X, y, epochs=5)
-    assert trainer.history.epochs == 1
-
-
-def test_diverged_error_can_be_pickled():
-    import pickle
-
-    error = pickle.loads(pickle.dumps(fastmlp.DivergedError(3, 4, "advice")))
-    assert (error.epoch, error.step) == (3, 4) and "epoch 3, step 4: advice" in str(error)
-
-
 def test_no_epochs_change_nothing():
     model, X, y = problem()
     start = model.params.copy()

@@ -5,7 +5,7 @@ reference. Sizes: B rows, I inputs, O outputs, L layers.
 """
 
 from cpython.pycapsule cimport PyCapsule_New
-from libc.math cimport INFINITY, isfinite, log, log1p, sqrt
+from libc.math cimport INFINITY, NAN, isfinite, log, log1p, sqrt
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy, memset
@@ -224,6 +224,8 @@ cdef double _backpropagate(fm_run *run, floating *A_0, floating *W, floating *dW
 
     dZ = _forward(run, X, A_0 + max_rows * net.sizes[0], W, slopes, B)
     loss = _loss(run, dZ, y, B)
+    if run.interrupted != NULL and run.interrupted(run.signals):
+        return NAN
     if not isfinite(loss):
         return loss
 
@@ -263,7 +265,7 @@ cdef double _step(fm_run *run, floating *A_0, floating *W, floating *dW) noexcep
     cdef floating *v = m + n_params
     cdef bint clips = isfinite(rule.max_norm), separate = clips or rule.decoupled_decay != 0
     cdef bint accumulate = rule.kind != FM_ADAM and not rule.nesterov and not separate, is_weight
-    cdef double loss, weight_decay = rule.weight_decay, decay, norm
+    cdef double loss, weight_decay = rule.weight_decay, decay, norm, kept
     cdef floating shrink = <floating>(rule.learning_rate * rule.decoupled_decay)
     cdef floating velocity_decay = <floating>(rule.learning_rate * rule.weight_decay)
     if accumulate:
@@ -278,8 +280,10 @@ cdef double _step(fm_run *run, floating *A_0, floating *W, floating *dW) noexcep
         weight_decay = 0
     if clips:
         norm = sqrt(_sum_of_squares(dW, n_params))
+        # an infinite norm leaves nothing to scale, and NaN says so
+        kept = NAN if norm == INFINITY else rule.max_norm / norm
         for i in range(n_params if norm > rule.max_norm else 0):
-            dW[i] *= <floating>(rule.max_norm / norm)
+            dW[i] *= <floating>kept
     for l in range(2 * run.net.n_layers):  # weights and biases in turn
         is_weight = l % 2 == 0
         O = run.net.sizes[l // 2 + 1]
@@ -413,10 +417,13 @@ cdef double _engine_penalty(const fm_run *run) noexcept nogil:
 
 
 cdef int _engine_finite(const fm_run *run) noexcept nogil:
-    cdef ptrdiff_t n = _n_params(&run.net)
+    # a parameter with an infinite mean square would never move again
+    cdef ptrdiff_t n = _n_params(&run.net), squares = n if run.rule.kind == FM_ADAM else 0
     if run.net.dtype == FM_FLOAT32:
-        return fm_first_nonfinite_float32(<const float *>run.state, n) < 0
-    return fm_first_nonfinite_float64(<const double *>run.state, n) < 0
+        return (fm_first_nonfinite_float32(<const float *>run.state, n) < 0
+                and fm_first_nonfinite_float32(<const float *>run.state + 2 * n, squares) < 0)
+    return (fm_first_nonfinite_float64(<const double *>run.state, n) < 0
+            and fm_first_nonfinite_float64(<const double *>run.state + 2 * n, squares) < 0)
 
 
 cdef fm_engine _engine

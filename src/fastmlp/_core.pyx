@@ -18,6 +18,8 @@ from libc.stdlib cimport free, malloc
 
 from numpy import dtype as numpy_dtype, empty, ndarray
 
+from fastmlp.memory import check as check_memory
+
 from fastmlp._csrc cimport (
     FM_ABSOLUTE_ERROR, FM_ADAM, FM_BINARY_CROSS_ENTROPY, FM_ENGINE_CAPSULE, FM_EXP, FM_FLOAT32,
     FM_FLOAT64, FM_GELU, FM_HUBER, FM_IDENTITY, FM_LEAKY_RELU, FM_LOG, FM_LOGISTIC,
@@ -123,6 +125,28 @@ cdef int _check_signals() except -1 with gil:
 cdef struct Progress:
     ptrdiff_t rows, steps  # of an epoch that were done
     double loss, penalty   # summed over these rows
+cdef struct Signals:
+    double looked  # when a core at work last looked for signals
+    int raised     # whether a handler has raised since the work began
+    void *core
+
+
+cdef int _interrupted(void *signals) noexcept nogil:
+    # for fm_run: whether a handler has raised; looks for signals every SIGNAL_INTERVAL
+    cdef Signals *seen = <Signals *>signals
+    cdef double now = _seconds()
+    if not seen.looked <= now < seen.looked + SIGNAL_INTERVAL:
+        seen.looked = now
+        _run_handlers(seen)
+    return seen.raised
+
+
+cdef void _run_handlers(Signals *signals) noexcept with gil:
+    try:
+        PyErr_CheckSignals()
+    except BaseException as error:
+        (<Core>signals.core).raised = error
+        signals.raised = True
 
 
 cdef class Core:
@@ -156,6 +180,8 @@ cdef class Core:
     cdef public int64_t t  # steps completed in all
     cdef readonly int64_t number  # of the latest epoch that was begun
     cdef Progress begun, done  # of that epoch: when it was entered, and now
+    cdef Signals signals
+    cdef object raised  # by a signal's handler, to be raised again when the engine has returned
     cdef size_t state_bytes
     cdef ptrdiff_t n_params, itemsize, n_in, n_out, target_bytes
 
@@ -187,6 +213,9 @@ cdef class Core:
         self.run.rule.max_norm = INFINITY
         self.run.max_rows = max(max_rows, 1)
         self.run.level = self.engine.level
+        self.signals.core = <void *>self
+        self.run.interrupted = _interrupted
+        self.run.signals = &self.signals
         self.itemsize = 4 if self.run.net.dtype == FM_FLOAT32 else 8
         self.n_in = self.sizes[0]
         self.n_out = self.sizes[L]
@@ -205,6 +234,7 @@ cdef class Core:
         if optimizer is None:
             self.state_bytes = 0
             return
+        check_memory(n_bytes + 2 * self.state_bytes, "the working space of the network")
         self.memory = fm_allocate(n_bytes + 2 * self.state_bytes)
         if self.memory == NULL:
             raise MemoryError(
@@ -336,11 +366,14 @@ cdef class Core:
         self.can_undo = False
         if not any_size:
             n_threads = min(n_threads, self._useful_threads(n))
+        self._listen()
         with nogil:
             self.run.team = fm_team_open(n_threads, max_workers)
             loss = self.engine.gradients(&self.run)
             fm_team_close(self.run.team)
             self.run.team = NULL
+        if self.signals.raised:
+            self._stop()
         return loss / self.run.weight_sum
 
     def load(self, params, moment1=None, moment2=None):
@@ -418,15 +451,15 @@ cdef class Core:
             self.run.team = fm_team_open(n_threads, max_workers)
             try:
                 steps = self._steps(<const ptrdiff_t *>rows.view.buf, n, batch_size, t, n, l2,
-                                    weight_decay)
+                                    weight_decay, False)
                 all_done = self.done.rows == self.begun.rows + n
-                if steps and not self.engine.finite(&self.run):
-                    # The last step made numbers that are not finite, which any further step would
-                    # have met: the epoch again, without it.
-                    self.run.state, self.backup = self.backup, self.run.state
-                    self.can_undo = False
+                while steps and not self.engine.finite(&self.run):
+                    # A step made numbers that are not finite: the epoch again, without it. It was
+                    # the last one, unless they stayed hidden (relu makes 0 of -infinity, tanh 1 of
+                    # infinity): then this ends after the first that makes some, and goes round again.
+                    self._back_to_start()
                     steps = self._steps(<const ptrdiff_t *>rows.view.buf, n, batch_size, t,
-                                        steps - 1, l2, weight_decay)
+                                        steps - 1, l2, weight_decay, True)
                     all_done = False
             finally:
                 fm_team_close(self.run.team)
@@ -441,8 +474,27 @@ cdef class Core:
     def undo(self):
         """Take back what the latest epoch did to the state; nothing where it did nothing."""
         if self.can_undo:
-            self.run.state, self.backup = self.backup, self.run.state
-            self.can_undo = False
+            self._back_to_start()
+
+    cdef void _back_to_start(self) noexcept nogil:
+        # the state before the steps of the latest epoch, of which there must have been one
+        self.run.state, self.backup = self.backup, self.run.state
+        self.can_undo = False
+        self.t -= self.done.steps - self.begun.steps
+        self.done = self.begun
+
+    cdef void _listen(self) noexcept nogil:
+        # before the first step, or the only one
+        self.signals.looked = _seconds()
+        self.signals.raised = False
+
+    cdef int _stop(self) except -1 with gil:
+        # Raises what a handler has raised, at a completed step. Where that made numbers that are not
+        # finite, the steps of this epoch are given up: to do them again would take too long now.
+        if self.done.steps > self.begun.steps and not self.engine.finite(&self.run):
+            self._back_to_start()
+        error, self.raised = self.raised, None
+        raise error
 
     cdef _make_norm_room(self):
         if self.norm_room == NULL:
@@ -486,15 +538,19 @@ cdef class Core:
         self.run.gathered = 0
 
     cdef ptrdiff_t _steps(self, const ptrdiff_t *rows, ptrdiff_t n, ptrdiff_t batch_size,
-                          int64_t t, ptrdiff_t most, double l2,
-                          double weight_decay) except -1 nogil:
+                          int64_t t, ptrdiff_t most, double l2, double weight_decay,
+                          bint look) except -1 nogil:
         # At most `most` steps over rows[0..n), from step t on; returns how many were completed. A
-        # step whose loss is not finite is not.
+        # step whose loss is not finite is not. With `look`, the first step that makes numbers that
+        # are not finite is the last.
         cdef fm_run *run = &self.run
         cdef ptrdiff_t steps = 0, start = 0
-        cdef double loss, penalty = 0, now, checked = _seconds()
+        cdef double loss, penalty = 0
         self.done, self.t = self.begun, t
+        self._listen()
         while start < n and steps < most:
+            if _interrupted(&self.signals):
+                self._stop()
             run.B = min(n - start, batch_size)
             run.rows = rows + start
             run.n_ahead = n - start - run.B
@@ -512,12 +568,16 @@ cdef class Core:
                 ) / (1 - pow(run.rule.beta1, t + steps + 1))
             if l2 != 0:
                 penalty = 0.5 * l2 * self.engine.penalty(run)
+            if not isfinite(penalty):
+                break
             if steps == 0:  # the backup is of the state before all of them
                 run.backup = self.backup
             loss = self.engine.step(run)
             if steps == 0:
                 self.backup = run.backup
                 run.backup = NULL
+            if self.signals.raised:  # in the middle of the step, which is then not done
+                self._stop()
             if not isfinite(loss):
                 break
             self.can_undo = True
@@ -530,10 +590,8 @@ cdef class Core:
             self.t += 1
             steps += 1
             start += run.B
-            now = _seconds()
-            if not checked <= now < checked + SIGNAL_INTERVAL:
-                checked = now
-                _check_signals()
+            if look and not self.engine.finite(run):
+                break
         return steps
 
 

@@ -53,6 +53,8 @@ cdef extern from "fastmlp.h" nogil:
         int gathered
         fm_team *team
         const void *level
+        int (*interrupted)(void *signals) noexcept nogil
+        void *signals
 
     ctypedef struct fm_engine:
         const char *name

@@ -11,9 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastmlp import memory
 from fastmlp._core import first_nonfinite
 
-__all__ = ["as_features", "as_int", "as_labels", "as_real", "as_values", "as_weights"]
+__all__ = [
+    "as_array",
+    "as_features",
+    "as_generator",
+    "as_int",
+    "as_labels",
+    "as_real",
+    "as_values",
+    "as_weights",
+    "contiguous",
+]
 
 Array = NDArray[Any]
 
@@ -36,7 +47,7 @@ def as_features(X: ArrayLike, dtype: str, n_features: int, name: str = "X") -> A
 
 def as_labels(y: ArrayLike, n_samples: int, n_classes: int, name: str = "y") -> Array:
     """Return y as int64 (n_samples,), every class number in 0..n_classes - 1."""
-    array = _array(y, name)
+    array = as_array(y, name)
     if array.dtype.kind not in "biu":
         raise TypeError(
             f"{name} has dtype {array.dtype}, expected integers: the class numbers "
@@ -51,7 +62,7 @@ def as_labels(y: ArrayLike, n_samples: int, n_classes: int, name: str = "y") -> 
         raise ValueError(
             f"{name}[{row}] is {array[row]}, expected a class number in 0..{n_classes - 1}"
         )
-    return np.require(array, np.int64, ["C", "A"])
+    return contiguous(array, "int64", name)
 
 
 def as_values(y: ArrayLike, n_samples: int, n_out: int, dtype: str, name: str = "y") -> Array:
@@ -81,6 +92,10 @@ def as_weights(
         raise ValueError(f"{name}[{row}] is {array[row]}, expected at least 0")
     if not array.any():
         raise ValueError(f"{name} is 0 for every row")
+    with np.errstate(over="ignore"):
+        total = array.sum(dtype=np.float64)
+    if np.isinf(total):
+        raise ValueError(f"{name} adds up to {total}, expected numbers whose sum is finite")
     return array
 
 
@@ -100,6 +115,8 @@ def as_int(value: Any, name: str, least: int) -> int:
 def as_real(value: Any, name: str, least: float, below: float = np.inf) -> float:
     """Return value as a finite float with least <= value < below."""
     try:
+        if isinstance(value, str | bytes):  # float() would read it
+            raise TypeError
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} is {value!r}, expected a number") from None
@@ -113,7 +130,19 @@ def as_real(value: Any, name: str, least: float, below: float = np.inf) -> float
     return number
 
 
-def _array(value: ArrayLike, name: str) -> Array:
+def as_generator(seed: Any, name: str = "seed") -> np.random.Generator:
+    """Return the random generator that `seed`, as NumPy takes it, stands for."""
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"{name} is {seed!r}, expected an integer of at least 0, a numpy.random.Generator or "
+            f"None"
+        ) from None
+
+
+def as_array(value: ArrayLike, name: str) -> Array:
+    """Return value as an array of whatever it holds, without a copy where there can be none."""
     if hasattr(value, "toarray"):
         raise TypeError(f"{name} is sparse ({type(value).__name__}); use {name}.toarray()")
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
@@ -125,8 +154,9 @@ def _array(value: ArrayLike, name: str) -> Array:
 
 
 def _numbers(value: ArrayLike, name: str) -> Array:
-    array = _array(value, name)
+    array = as_array(value, name)
     if array.dtype.kind == "O":
+        _check_memory(array, np.dtype(np.float64), name)
         try:
             array = array.astype(np.float64)
         except (TypeError, ValueError, OverflowError) as error:
@@ -137,8 +167,7 @@ def _numbers(value: ArrayLike, name: str) -> Array:
 
 
 def _finite(array: Array, dtype: str, name: str) -> Array:
-    with np.errstate(all="ignore"):  # what the conversion loses is found below
-        converted = np.require(array, dtype, ["C", "A"])
+    converted = contiguous(array, dtype, name)
     first = first_nonfinite(converted.ravel())
     if first >= 0:
         place = np.unravel_index(first, array.shape)
@@ -147,6 +176,21 @@ def _finite(array: Array, dtype: str, name: str) -> Array:
         reason = f"too large for {dtype}" if np.isfinite(value) else "every value must be finite"
         raise ValueError(f"{name}[{where}] is {value}: {reason}")
     return converted
+
+
+def contiguous(array: Array, dtype: str, name: str) -> Array:
+    """Return an array as one of `dtype`, C-contiguous and aligned, where there is memory for it."""
+    if not (array.flags.c_contiguous and array.flags.aligned and array.dtype == dtype):
+        _check_memory(array, np.dtype(dtype), name)
+    try:
+        with np.errstate(all="ignore"):  # what is lost, the caller may look for
+            return np.require(array, dtype, ["C", "A"])
+    except MemoryError as error:
+        raise MemoryError(f"no memory for {name} as {dtype}: {error}") from None
+
+
+def _check_memory(array: Array, dtype: np.dtype[Any], name: str) -> None:
+    memory.check(array.size * dtype.itemsize, f"{name} of shape {array.shape} as {dtype}")
 
 
 def _same_length(array: Array, n_samples: int, name: str) -> None:

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastmlp.inputs import as_int, as_labels, as_real
+from fastmlp.inputs import as_array, as_int, as_labels, as_real, contiguous
 
 __all__ = [
     "adam_update",
@@ -48,6 +48,9 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+
+# What is written to: of other subclasses, a matrix keeps two axes and a masked array hides entries.
+PLAIN = (np.ndarray, np.memmap)
 
 
 def linear_forward(X: ArrayLike, W: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Array:
@@ -297,10 +300,10 @@ def sgd_update(
     >>> W, v
     (array([0.95]), array([-0.05]))
     """
-    rate = as_real(learning_rate, "learning_rate", 0)
-    momentum = as_real(momentum, "momentum", 0)
-    weight_decay = as_real(weight_decay, "weight_decay", 0)
     gradient = _gradient_of(W, dW)
+    rate = _scalar(learning_rate, "learning_rate", W)
+    momentum = _scalar(momentum, "momentum", W)
+    weight_decay = _scalar(weight_decay, "weight_decay", W)
     W = _out(W, "W", W.shape, gradient)
     v = _out(v, "v", W.shape, gradient, W)
     if W.size:
@@ -349,13 +352,13 @@ def adam_update(
     >>> W.round(12), m.round(12)
     (array([0.9]), array([0.05]))
     """
-    t = as_int(t, "t", 1)
-    rate = as_real(learning_rate, "learning_rate", 0)
+    gradient = _gradient_of(W, dW)
+    t = min(as_int(t, "t", 1), 2**63)  # beta^t is 0 long before
+    rate = _scalar(learning_rate, "learning_rate", W)
     beta_1 = as_real(beta_1, "beta_1", 0, below=1)
     beta_2 = as_real(beta_2, "beta_2", 0, below=1)
-    epsilon = as_real(epsilon, "epsilon", 0)
-    weight_decay = as_real(weight_decay, "weight_decay", 0)
-    gradient = _gradient_of(W, dW)
+    epsilon = _scalar(epsilon, "epsilon", W)
+    weight_decay = _scalar(weight_decay, "weight_decay", W)
     W = _out(W, "W", W.shape, gradient)
     m = _out(m, "m", W.shape, gradient, W)
     v = _out(v, "v", W.shape, gradient, W, m)
@@ -374,12 +377,20 @@ def adam_update(
 
 def _gradient_of(W: Array, dW: ArrayLike) -> Array:
     """Return dW as an array like W, which must be one of parameters."""
-    if not isinstance(W, np.ndarray) or W.dtype not in (np.float32, np.float64):
-        raise TypeError("W is not an array of float32 or float64")
-    gradient = np.require(dW, W.dtype, ["C", "A"])
+    if type(W) not in PLAIN or W.dtype not in (np.float32, np.float64):
+        raise TypeError(f"W is {_what(W)}, expected an array of float32 or float64")
+    gradient = _real("dW", dW)
     if gradient.shape != W.shape:
         raise ValueError(f"dW has shape {gradient.shape}, expected {W.shape}")
-    return gradient
+    return contiguous(gradient, W.dtype.name, "dW")
+
+
+def _scalar(value: float, name: str, W: Array) -> float:
+    """Return an option of an update, 0 or more, that the dtype of W can hold."""
+    number = as_real(value, name, 0)
+    if number > float(np.finfo(W.dtype).max):
+        raise ValueError(f"{name} is {number:g}: too large for {W.dtype}")
+    return number
 
 
 def _blas() -> Any:
@@ -391,13 +402,24 @@ def _blas() -> Any:
 
 def _arrays(**named: ArrayLike) -> list[Array]:
     """Return the arguments as C-contiguous arrays of one dtype."""
-    arrays = [np.asarray(value) for value in named.values()]
-    for name, array in zip(named, arrays, strict=True):
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"{name} has dtype {array.dtype}, expected real numbers")
-    single = all(array.dtype == np.float32 for array in arrays)
-    dtype = np.float32 if single else np.float64
-    return [np.require(array, dtype, ["C", "A"]) for array in arrays]
+    arrays = {name: _real(name, value) for name, value in named.items()}
+    single = all(array.dtype == np.float32 for array in arrays.values())
+    dtype = "float32" if single else "float64"
+    return [contiguous(array, dtype, name) for name, array in arrays.items()]
+
+
+def _real(name: str, value: ArrayLike) -> Array:
+    array = as_array(value, name)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} has dtype {array.dtype}, expected real numbers")
+    return array
+
+
+def _what(value: Any) -> str:
+    """Return what a value is, for messages."""
+    if type(value) not in PLAIN:
+        return type(value).__name__
+    return f"{value.dtype} {value.shape}"
 
 
 def _shape(name: str, array: Array, expected: tuple[int | str, ...]) -> tuple[int, ...]:
@@ -436,9 +458,8 @@ def _out(
     dtype = (*apart, *same)[0].dtype
     if out is None:
         return np.empty(shape, dtype)
-    if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != dtype:
-        what = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
-        raise ValueError(f"{name} is {what}, expected an array of {dtype} {shape}")
+    if type(out) not in PLAIN or out.shape != shape or out.dtype != dtype:
+        raise ValueError(f"{name} is {_what(out)}, expected an array of {dtype} {shape}")
     if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
         raise ValueError(f"{name} must be C-contiguous, aligned and writable")
     for array in (*apart, *same):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastmlp import engines, persist
+from fastmlp import engines, memory, persist
 from fastmlp._core import (
     ACTIVATIONS,
     CLASSES,
@@ -22,7 +22,15 @@ from fastmlp._core import (
     Core,
 )
 from fastmlp.activations import activate, slope
-from fastmlp.inputs import as_features, as_int, as_labels, as_real, as_values, as_weights
+from fastmlp.inputs import (
+    as_features,
+    as_generator,
+    as_int,
+    as_labels,
+    as_real,
+    as_values,
+    as_weights,
+)
 from fastmlp.losses import DEFAULT_PARAMETER, row_losses
 
 __all__ = ["MLP"]
@@ -101,8 +109,9 @@ class MLP:
         dtype: str = "float32",
         seed: int | np.random.Generator | None = 0,
     ) -> None:
+        rng = as_generator(seed)
         self._define(sizes, activation, loss, loss_parameter, dtype)
-        self._initialise(np.random.default_rng(seed))
+        self._initialise(rng)
 
     def _define(
         self,
@@ -113,7 +122,8 @@ class MLP:
         dtype: str,
     ) -> None:
         """Check what the model is to be, and make it with parameters of 0."""
-        if isinstance(sizes, str | bytes) or not hasattr(sizes, "__len__"):
+        is_scalar = isinstance(sizes, np.ndarray) and sizes.ndim == 0  # which has a __len__
+        if isinstance(sizes, str | bytes) or not hasattr(sizes, "__len__") or is_scalar:
             raise TypeError(f"sizes is {sizes!r}, expected a sequence of layer widths")
         if len(sizes) < 2:
             raise ValueError(f"sizes is {sizes!r}, expected at least inputs and outputs")
@@ -128,6 +138,10 @@ class MLP:
         self.dtype = _choice(dtype, "dtype", DTYPES)
         self.metadata: dict[str, Any] = {}
 
+        # the weights of a layer are drawn in float64
+        drawn = 8 * max(n_in * n_out for n_in, n_out in pairwise(self.sizes))
+        n_bytes = self.n_parameters * np.dtype(self.dtype).itemsize
+        memory.check(n_bytes + drawn, f"a network of sizes {_abridged(self.sizes)}")
         self.params = _aligned_zeros(self.n_parameters, self.dtype)
         self.weights, self.biases = self.split(self.params)
         self._inference: Core | None = None
@@ -192,7 +206,8 @@ class MLP:
             return self._infer(X, CLASSES)
         Z = self._infer(X, OUTPUTS)
         if self.loss_name == "poisson":
-            Z = np.exp(Z)
+            with np.errstate(over="ignore"):  # infinity is what it is
+                Z = np.exp(Z)
         return Z[:, 0] if Z.shape[1] == 1 else Z
 
     def predict_proba(self, X: ArrayLike) -> Array:
@@ -205,7 +220,8 @@ class MLP:
         ndarray (n_samples, n_out) of `dtype`; of classes, rows adding up to 1
         """
         if self.loss_name == "binary_cross_entropy":
-            return activate(self.forward(X), "logistic")
+            with np.errstate(all="ignore"):
+                return activate(self.forward(X), "logistic")
         if not self.classifies:
             raise TypeError(
                 f"predict_proba needs a classifier; this model's loss is {self.loss_name}"
@@ -233,13 +249,14 @@ class MLP:
         """
         A = as_features(X, self.dtype, self.sizes[0])
         slopes = []
-        for W, b, activation in zip(self.weights, self.biases, self.activations, strict=False):
-            Z = A @ W + b
-            A = activate(Z, activation)
-            slopes.append(slope(Z, activation))
-        J = np.broadcast_to(self.weights[-1].T, (len(A), *self.weights[-1].T.shape))
-        for W, dA in zip(self.weights[-2::-1], slopes[::-1], strict=True):
-            J = (J * dA[:, np.newaxis, :]) @ W.T
+        with np.errstate(all="ignore"):  # what overflows is infinite, or NaN
+            for W, b, activation in zip(self.weights, self.biases, self.activations, strict=False):
+                Z = A @ W + b
+                A = activate(Z, activation)
+                slopes.append(slope(Z, activation))
+            J = np.broadcast_to(self.weights[-1].T, (len(A), *self.weights[-1].T.shape))
+            for W, dA in zip(self.weights[-2::-1], slopes[::-1], strict=True):
+                J = (J * dA[:, np.newaxis, :]) @ W.T
         return np.array(J)
 
     def loss(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
@@ -258,12 +275,15 @@ class MLP:
     ) -> tuple[float, float | None]:
         """Return the mean loss and, when classifying, the share of rows classified right."""
         features, targets = self.as_data(X, y)
-        Z = self.forward(features)
-        losses = row_losses(Z, targets, self.loss_name, self.loss_parameter, self.probability_clip)
         weights = None
         if sample_weight is not None:
-            weights = as_weights(sample_weight, len(Z), "float64")
-        loss = float(np.average(losses, weights=weights))
+            weights = as_weights(sample_weight, len(features), "float64")
+        Z = self.forward(features)
+        with np.errstate(all="ignore"):  # of what has overflowed it is infinite, or NaN
+            losses = row_losses(
+                Z, targets, self.loss_name, self.loss_parameter, self.probability_clip
+            )
+            loss = float(np.average(losses, weights=weights))
         if not self.classifies:
             return loss, None
         return loss, float(np.average(Z.argmax(axis=1) == targets, weights=weights))
@@ -473,6 +493,14 @@ class MLP:
             else:
                 bound = np.sqrt(6 / (n_in + n_out))
                 W[...] = rng.uniform(-bound, bound, W.shape)
+
+
+def _abridged(sizes: tuple[int, ...]) -> str:
+    """Return the sizes as a list, without those in the middle of a long one."""
+    if len(sizes) <= 10:
+        return str(list(sizes))
+    ends = [", ".join(map(str, part)) for part in (sizes[:5], sizes[-2:])]
+    return f"[{ends[0]}, ..., {ends[1]}]"
 
 
 def _count(sizes: Sequence[int]) -> int:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from fastmlp.inputs import as_array
+
 __all__ = ["SCALINGS", "Preprocessing", "Target", "encode_labels"]
 
 Array = NDArray[Any]
@@ -263,12 +265,13 @@ def encode_labels(values: ArrayLike) -> tuple[Array, list[str]]:
     >>> encode_labels(["10", "9", "10"])
     (array([1, 0, 1]), ['9', '10'])
     """
-    array = np.asarray(values)
+    array = as_array(values, "the column of labels")
     if array.ndim != 1:
         raise ValueError(f"the labels have shape {array.shape}, expected one a row")
     if array.dtype.kind not in "biufUS":
         raise ValueError(f"the labels have dtype {array.dtype}, expected integers or text")
     if array.dtype.kind == "f":
+        array = array.astype(np.float64)
         wrong = np.flatnonzero((array != np.round(array)) | (np.abs(array) > 2**53))
         if wrong.size:
             row = int(wrong[0])

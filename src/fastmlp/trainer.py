@@ -14,7 +14,7 @@ from fastmlp import checkpoint as checkpoints
 from fastmlp import persist
 from fastmlp._core import shuffled
 from fastmlp.history import Callback, History
-from fastmlp.inputs import as_int, as_real, as_weights
+from fastmlp.inputs import as_generator, as_int, as_real, as_weights
 from fastmlp.model import MLP
 from fastmlp.schedules import Schedule
 from fastmlp.session import START, Session
@@ -66,7 +66,7 @@ class Trainer:
         self._interrupted: checkpoints.Interrupted | None = None  # and in the middle of an epoch
         self._kept: dict[str, Array] = {}  # of the command line's, in checkpoints too
         self._checkpoint: tuple[os.PathLike[str], int] | None = None  # where to, how often
-        self._rng = np.random.default_rng(seed)
+        self._rng = as_generator(seed)
         dropout = as_real(dropout, "dropout", 0, below=1)
         self._session = Session(
             model,
@@ -295,7 +295,11 @@ class Trainer:
                     checkpoints.save(self, path, books)
                 raise
             finally:
-                session.store()
+                try:
+                    session.store()
+                except KeyboardInterrupt:  # another one, before anything was brought back
+                    session.store()
+                    raise
         return history
 
     def threads(self) -> contextlib.AbstractContextManager[int]:

@@ -305,7 +305,7 @@ def minimise(estimator: Any, rows: Rows, validation: Validation | None, watch: W
             **({} if SCIPY >= (1, 15) else {"iprint": 1 if estimator.verbose else -1}),
         },
     )
-    if not np.isfinite(result.x).all():
+    if not (np.isfinite(result.x).all() and np.isfinite(result.fun)):
         raise non_finite(f"lbfgs was in iteration {result.nit}")
     if ended == "max_time":
         _warn(
