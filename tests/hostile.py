@@ -177,7 +177,7 @@ def run(check, share, **strategies):
         profile,
         max_examples=max(1, round(share * profile.max_examples)),
         suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate],
+        phases=[Phase.generate],  # to make an example smaller takes minutes
         report_multiple_bugs=False,
     )
     @given(**strategies)

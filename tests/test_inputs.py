@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fastmlp import MLP, SGD
-from fastmlp.inputs import as_features, as_int, as_labels, as_real, as_values
+from fastmlp.inputs import as_features, as_int, as_labels, as_real, as_values, as_weights
 
 N, N_IN, N_OUT = 7, 3, 4
 
@@ -270,6 +270,12 @@ def test_no_rows():
     assert_refused(network(), nothing, OTHER_LABELS[:0], ValueError, what, forward=False)
 
 
+def test_weights_whose_sum_overflows():
+    with pytest.raises(ValueError, match="sample_weight adds up to inf, expected"):
+        as_weights([1e308, 1e308], 2, "float64")
+    assert as_weights([3e38, 3e38], 2, "float32").dtype == "float32"  # they add up in float64
+
+
 def test_one_output_takes_a_vector():
     X, _ = plain_data()
     model = network("squared_error", n_out=1)
@@ -308,7 +314,7 @@ def test_real_out_of_range(value):
         as_real(value, "r", 2)
 
 
-@pytest.mark.parametrize("value", [None, "a", 1j, [0.5], np.array([0.5, 0.5])])
+@pytest.mark.parametrize("value", [None, "a", "1", b"1", 1j, [0.5], np.array([0.5, 0.5])])
 def test_not_a_real(value):
     with pytest.raises(TypeError, match=r"r is .*, expected a number"):
         as_real(value, "r", 0)

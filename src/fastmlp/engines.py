@@ -52,7 +52,7 @@ def resolve(name: str) -> str:
     ``auto`` is ``fused`` wherever the CPU has a vector level or FASTMLP_SIMD asks for one, for
     networks of every size, and ``blas`` elsewhere.
     """
-    if name not in ENGINES:
+    if not isinstance(name, str) or name not in ENGINES:
         raise ValueError(f"engine is {name!r}, expected one of {', '.join(map(repr, ENGINES))}")
     if name != "auto":
         return name

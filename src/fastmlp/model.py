@@ -133,7 +133,8 @@ class MLP:
         self.loss_name = _choice(loss, "loss", LOSSES)
         self.loss_parameter = _loss_parameter(loss, loss_parameter)
         self.probability_clip = 0.0
-        with contextlib.suppress(TypeError):  # what is no dtype is named by the next line
+        # what is no dtype is named by the next line; NumPy reads some texts as programs
+        with contextlib.suppress(TypeError, ValueError, SyntaxError):
             dtype = np.dtype(dtype).name
         self.dtype = _choice(dtype, "dtype", DTYPES)
         self.metadata: dict[str, Any] = {}
