@@ -1,6 +1,8 @@
-"""The exceptions of fastmlp that are not plain ValueErrors."""
+"""The exceptions of fastmlp that are not plain ValueErrors, and words for their messages."""
 
-__all__ = ["DivergedError", "FileFormatError"]
+from collections.abc import Sequence
+
+__all__ = ["DivergedError", "FileFormatError", "listed", "shown"]
 
 
 class DivergedError(FloatingPointError):
@@ -24,3 +26,14 @@ class DivergedError(FloatingPointError):
 
 class FileFormatError(ValueError):
     """A file does not hold what its reader expects; the message names the file and the place."""
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names in a row, the first ten where they are many."""
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + more
+
+
+def shown(text: str) -> str:
+    """Return a text in quotes, the beginning of it where it is long."""
+    return repr(text if len(text) <= 40 else text[:39] + "…")
