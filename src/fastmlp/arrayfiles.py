@@ -37,8 +37,9 @@ NPY_MAGIC = b"\x93NUMPY"
 NPY_PARTS = (
     re.compile(r"'descr': *'([<>|=]?)([biufcSU])([1-9]\d{0,8})'"),
     re.compile(r"'fortran_order': *(True|False)"),
-    re.compile(r"'shape': *\(((?:\d{1,18}, *)*(?:\d{1,18})?)\)"),
+    re.compile(r"'shape': *\(((?:(?:\d{1,18}, *)+(?:\d{1,18})?)?)\)"),
 )
+NPY_DICT = re.compile(r"\{ *@, *@, *@,? *\} *\n?")  # with its parts left out
 LONGEST_HEADER = 10_000  # of a NPY file, in bytes: NumPy's own limit
 MOST_DIMENSIONS = 64  # NumPy's own limit too, which was 32 before its version 2
 LARGEST_READ = 2**18  # of an archive: bounds the memory that its list of members takes
@@ -64,14 +65,14 @@ def read_npz(path: PathLike) -> tuple[Array, Array | None]:
         if _start(path, file) == NPY_MAGIC:
             raise FileFormatError(f"{path} is one array, not an archive; name it .npy")
         archive = zipfile.ZipFile(file)
-        members = {member.filename: member for member in archive.infolist()}
-        if "X.npy" not in members:
-            held = listed([name.removesuffix(".npy") for name in members]) or "nothing"
+        members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+        if "X" not in members:
+            held = listed(list(members)) or "nothing"
             raise FileFormatError(f"{path} has no array named X; it holds {held}")
         if len(members) < len(archive.infolist()):
             raise ValueError("it names a member twice")
         arrays: list[Array | None] = [None, None]
-        for i, name in enumerate(["X.npy", "y.npy"]):
+        for i, name in enumerate("Xy"):
             if name in members:
                 member = members[name]
                 # NumPy writes no other; those may take gigabytes for a window of the past.
@@ -166,8 +167,8 @@ def _npy_header(text: str) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
         if match is None:
             break
         found.append(match.groups())
-        rest = rest[: match.start()] + rest[match.end() :]
-    if len(found) < len(NPY_PARTS) or not re.fullmatch(r"\{[, ]*\}\s*", rest):
+        rest = f"{rest[: match.start()]}@{rest[match.end() :]}"
+    if len(found) < len(NPY_PARTS) or not NPY_DICT.fullmatch(rest):
         if "'|O'" in text:
             raise ValueError("Object arrays cannot be loaded: they are programs as much as data")
         raise ValueError(

@@ -120,7 +120,9 @@ def read_csv(
         if at_target is not None:
             label = row[at_target].strip()
             if not label:
-                raise FileFormatError(f"{place}, column {target!r}: the cell is empty")
+                raise FileFormatError(
+                    f"{place}, column {shown(header[at_target])}: the cell is empty"
+                )
             targets.append(label)
     if not numbers:
         raise FileFormatError(f"{path} has no rows below its header")
@@ -147,7 +149,7 @@ class Cells:
 
     def place(self, row: int, column: str) -> str:
         """Return the words that lead a reader of the file to a cell."""
-        return f"{self.path}, line {self.lines[row]}, column {column!r}"
+        return f"{self.path}, line {self.lines[row]}, column {shown(column)}"
 
 
 def read_cells(
@@ -276,7 +278,7 @@ def _columns(
 
 
 def _no_column(path: PathLike, name: str, header: list[str]) -> FileFormatError:
-    return FileFormatError(f"{path} has no column {name!r}; it has {listed(header)}")
+    return FileFormatError(f"{path} has no column {shown(name)}; it has {listed(header)}")
 
 
 def _looks_like_data(header: list[str]) -> bool:
@@ -308,7 +310,7 @@ def _number(cell: str, place: str, column: str) -> float:
         value = float(cell)
     except ValueError:
         what = f"{shown(cell)} is not a number" if cell.strip() else "the cell is empty"
-        raise FileFormatError(f"{place}, column {column!r}: {what}") from None
+        raise FileFormatError(f"{place}, column {shown(column)}: {what}") from None
     if not math.isfinite(value):
-        raise FileFormatError(f"{place}, column {column!r}: {shown(cell)} is not finite")
+        raise FileFormatError(f"{place}, column {shown(column)}: {shown(cell)} is not finite")
     return value

@@ -29,11 +29,17 @@ class FileFormatError(ValueError):
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names in a row, the first ten where they are many."""
+    """Return names in a row, the first ten where they are many, and the beginning of long ones."""
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(names[:10]) + more
+    return (
+        ", ".join(_cut(name) if name.isprintable() else shown(name) for name in names[:10]) + more
+    )
 
 
 def shown(text: str) -> str:
     """Return a text in quotes, the beginning of it where it is long."""
-    return repr(text if len(text) <= 40 else text[:39] + "…")
+    return repr(_cut(text))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 40 else text[:39] + "…"
