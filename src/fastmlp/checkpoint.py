@@ -32,6 +32,7 @@ OPTIONS = {
     "adam": (*COMMON, "beta_1", "beta_2", "epsilon", "decoupled"),
 }
 SWITCHES = ("shuffle", "nesterov", "decoupled")
+TOO_MUCH = (OverflowError, RecursionError)  # for an integer, or for lists in lists
 # The bit generators of NumPy. Two of them read from a buffer at a place which is for us to check.
 GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 
@@ -67,7 +68,7 @@ def resume(
     try:
         trainer = _restored(kind, held, tensors, description, engine, n_threads)
         scheduled = held["learning_rate"] is None
-    except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, *TOO_MUCH) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise persist.not_a_model(path, reason, "checkpoint") from None
     if learning_rate is not None:
@@ -141,7 +142,7 @@ def _restored(
         **options,
     )
     session = trainer._session
-    session.step = _count(held, "step")
+    session.step = _count(held, "step", 2**62)  # there is to be room to count on
     session.epochs = _count(held, "epochs")
     session.seed = _count(held, "seed")
     if len(moments) != len(session.moments):
@@ -156,10 +157,10 @@ def _restored(
     return trainer
 
 
-def _count(held: dict[str, Any], name: str) -> int:
+def _count(held: dict[str, Any], name: str, below: int = 2**64) -> int:
     number = as_int(held[name], name, 0)
-    if number >= 2**64:
-        raise ValueError(f"{name} is {number}, expected below 2**64")
+    if number >= below:
+        raise ValueError(f"{name} is {number}, expected below 2**{below.bit_length() - 1}")
     return number
 
 
