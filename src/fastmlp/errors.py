@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-__all__ = ["DivergedError", "FileFormatError", "listed", "shown"]
+__all__ = ["DivergedError", "FileFormatError", "listed", "printable", "shown"]
 
 
 class DivergedError(FloatingPointError):
@@ -34,6 +34,13 @@ def listed(names: Sequence[str]) -> str:
     return (
         ", ".join(_cut(name) if name.isprintable() else shown(name) for name in names[:10]) + more
     )
+
+
+def printable(text: str) -> str:
+    """Return a text for a terminal, without what would steer it or cannot be encoded."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shown(text: str) -> str:
