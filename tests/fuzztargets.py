@@ -60,8 +60,8 @@ def _refuses(reader, path, *arguments, **named):
     except fastmlp.FileFormatError as error:
         if not str(error).startswith(str(path)):
             raise AssertionError("the message does not begin with the file") from error
-        if len(str(error)) > 3000 or "\x1b" in str(error):
-            raise AssertionError("the message is no sentence to print") from error
+        if path.suffix != ".safetensors" and len(str(error)) > 2000:
+            raise AssertionError("the message is as long as a file") from error
         raise Refused from error
 
 
@@ -168,7 +168,6 @@ def _read_checkpoint(kind: type) -> Callable[[Path], None]:
             raise Refused from error
         model = trainer.model
         _check_model(model)
-        assert all(np.isfinite(moment).all() for moment in trainer._session.moments)
         assert trainer._rng.random() < 1
         inputs = np.ones((4, model.sizes[0]))
         targets = np.zeros(4, int) if model.classifies else np.zeros((4, model.sizes[-1]))
@@ -201,6 +200,11 @@ def _read_estimator(kind: type) -> Callable[[Path], None]:
         estimator = _refuses(kind.load, path)
         assert all(np.isfinite(W).all() for W in (*estimator.coefs_, *estimator.intercepts_))
         estimator.predict(np.ones((2, estimator.n_features_in_)))
+        if estimator.warm_start and estimator.coefs_[0].shape[0] == 2:
+            estimator.set_params(max_iter=1)
+            # What a fit says of parameters, or of learning rates without sense.
+            with contextlib.suppress(ValueError, TypeError, FloatingPointError):
+                estimator.fit(X, np.array(["a", "b", "c"])[Y])
 
     return read
 
@@ -209,7 +213,11 @@ def estimators(folder: Path) -> Fuzzed:
     seeds = []
     common = {"hidden_layer_sizes": (3,), "max_iter": 2, "random_state": 0}
     for kind, y, options in (
-        (fastmlp.MLPClassifier, np.array(["a", "b", "c"])[Y], {"early_stopping": True}),
+        (
+            fastmlp.MLPClassifier,
+            np.array(["a", "b", "c"])[Y],
+            {"early_stopping": True, "warm_start": True},
+        ),
         (fastmlp.MLPClassifier, Y > 0, {"solver": "sgd", "class_weight": {False: 1, True: 2}}),
         (
             fastmlp.MLPClassifier,

@@ -144,6 +144,14 @@ def pair(what, value):
     return change
 
 
+def without(what):
+    def change(tensors, description):
+        pairs = description["attributes"]["dict"]
+        pairs[:] = [pair for pair in pairs if pair[0] != what]
+
+    return change
+
+
 def other(what, value):
     return lambda tensors, description: description.update({what: value})
 
@@ -174,6 +182,8 @@ WRONG = {
     "names of others": pair("feature_names_in_", {"array": ["object", ["a", "b", "c"]]}),
     "names that are none": pair("feature_names_in_", {"array": ["object", ["a", 1]]}),
     "a step back": pair("t_", -1),
+    "no count of steps": without("t_"),
+    "a rate for nothing": without("_rate_began"),
     "a loss of text": pair("loss_", "0.5"),
     "a curve of text": pair("loss_curve_", ["0.5"]),
     "rows beyond the last": split([0, 1, 2, 3, 10**12]),

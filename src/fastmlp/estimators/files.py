@@ -145,12 +145,13 @@ def _check(attributes: dict[str, Any], labels: Labels | None, sizes: tuple[int, 
         _expect(isinstance(names, np.ndarray) and names.shape == sizes[:1], "feature_names_in_")
         _expect(all(isinstance(name, str) for name in names), "feature_names_in_")
     for name in COUNTS:
-        as_int(attributes.get(name, 0), name, 0)
+        as_int(attributes[name], name, 0)
     for name in NUMBERS:
         _expect(_is_number(attributes.get(name)), name)
     for name in CURVES:
         curve = attributes.get(name)
         _expect(curve is None or (isinstance(curve, list) and all(map(_is_number, curve))), name)
+    _expect(("_rate" in attributes) == ("_rate_began" in attributes), "_rate")
     for name in ("_rate_began", "_judged_by"):
         pair = attributes.get(name, ())
         _expect(isinstance(pair, tuple) and not any(np.ndim(part) for part in pair), name)
