@@ -86,6 +86,11 @@ class Hang(BaseException):
     """The time for a file is up."""
 
 
+def in_memory() -> tempfile.TemporaryDirectory:
+    """Return a folder to write files in, in memory where the system has such."""
+    return tempfile.TemporaryDirectory(dir=SHARED if SHARED.is_dir() else None)
+
+
 def content(fuzzed: Fuzzed, seed: int, number: int) -> tuple[Seed, bytes]:
     """Return file `number` of a run, and the good file that it was made of."""
     random = Random(seed * 2**40 + number)
@@ -236,7 +241,7 @@ def _supervise(arguments, first, files, total, bar):
     """Have files read by a process, and by another one where that dies."""
     end = first + files
     while first < end:
-        with tempfile.TemporaryDirectory(dir=SHARED if SHARED.is_dir() else None) as folder:
+        with in_memory() as folder:
             command = [sys.executable, __file__, arguments.reader, "--worker", "--folder", folder]
             command += ["--first", str(first), "--files", str(end - first)]
             command += ["--seed", str(arguments.seed), "--keep", str(arguments.keep)]

@@ -267,6 +267,10 @@ NPY_HEADERS = {
     "no width": ("{'descr': '<U0', 'fortran_order': False, 'shape': (9,)}", "its header"),
     "a program": ("{'descr': '<f4', 'fortran_order': False, 'shape': (exit(),)}", "its header"),
     "negative": ("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}", "its header"),
+    "leading zero": ("{'descr': '<f4', 'fortran_order': False, 'shape': (01,)}", "its header"),
+    "no tuple": ("{'descr': '<f4', 'fortran_order': False, 'shape': (1)}", "its header"),
+    "no-break space": ("{'descr': '<f4', 'fortran_order': False, 'shape': (1,)}\xa0", "its header"),
+    "no comma": ("{'descr': '<f4' 'fortran_order': False, 'shape': (1,)}", "its header"),
     "no order": ("{'descr': '<f4', 'shape': (1,)}", "its header"),
     "more": ("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), 'x': 1}", "its header"),
     "dimensions": ("{'descr': '|u1', 'fortran_order': False, 'shape': (" + "1, " * 65 + ")}", "65"),
@@ -280,7 +284,7 @@ def test_npy_headers(case, tmp_path):
     header, what = NPY_HEADERS[case]
     path = tmp_path / "t.npy"
     length = struct.pack("<H", len(header))
-    path.write_bytes(b"\x93NUMPY\1\0" + length + header.encode() + b"\0\0\0\0")
+    path.write_bytes(b"\x93NUMPY\1\0" + length + header.encode("latin-1") + b"\0\0\0\0")
     refused(path, data.read_npy, what)
 
 
@@ -315,10 +319,11 @@ def test_npz_that_numpy_does_not_write(tmp_path):
     path = tmp_path / "t.npz"
     np.save(path.with_suffix(".npy"), np.ones(3))
     X = path.with_suffix(".npy").read_bytes()
-    path.write_bytes(zipped([("X.npy", X), ("X.npy", X)]))
-    refused(path, data.read_npz, "it names a member twice")
+    for again in "X.npy", "X":
+        path.write_bytes(zipped([("X.npy", X), (again, X)]))
+        refused(path, data.read_npz, "it names a member twice")
     for method in zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA:
-        path.write_bytes(zipped([("X.npy", X)], method))
+        path.write_bytes(zipped([("X.npy", X), ("other.npy", X)], method))
         refused(path, data.read_npz, "X is compressed in a way that NumPy does not write")
     path.write_bytes(zipped([("X.npy", X), *((f"{i}", b"") for i in range(6_000))]))
     refused(path, data.read_npz, "list of members is longer than 262144 bytes")

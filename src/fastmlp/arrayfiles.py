@@ -33,11 +33,12 @@ Stream = IO[bytes] | gzip.GzipFile
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: "i2", 0x0C: "i4", 0x0D: "f4", 0x0E: "f8"}
 
 NPY_MAGIC = b"\x93NUMPY"
+SIZE = r"(?:0|[1-9]\d{0,17})"
 # The parts of a NPY header, a dict of Python written out, in any order.
 NPY_PARTS = (
     re.compile(r"'descr': *'([<>|=]?)([biufcSU])([1-9]\d{0,8})'"),
     re.compile(r"'fortran_order': *(True|False)"),
-    re.compile(r"'shape': *\(((?:(?:\d{1,18}, *)+(?:\d{1,18})?)?)\)"),
+    re.compile(rf"'shape': *\(((?:(?:{SIZE}, *)+(?:{SIZE})?)?)\)"),
 )
 NPY_DICT = re.compile(r"\{ *@, *@, *@,? *\} *\n?")  # with its parts left out
 LONGEST_HEADER = 10_000  # of a NPY file, in bytes: NumPy's own limit
