@@ -329,6 +329,21 @@ def test_npz_that_numpy_does_not_write(tmp_path):
     refused(path, data.read_npz, "list of members is longer than 262144 bytes")
 
 
+def test_messages_do_not_repeat_the_file(tmp_path):
+    path = tmp_path / "t.npz"
+    content = zipped([("X.npy", bytes(30_000))], zipfile.ZIP_STORED)
+    path.write_bytes(content[:26] + struct.pack("<H", 20_000) + content[28:])  # length of a name
+    with pytest.raises(fastmlp.FileFormatError, match="File name in directory") as caught:
+        data.read_npz(path)
+    assert len(str(caught.value)) < 400 + len(str(path))
+    path = tmp_path / "t.csv"
+    path.write_text("a" * 100_000 + ",b\n1," + "x" * 100_000 + "\n2,3\n")
+    for arguments in {}, {"columns": ["c"]}, {"columns": ["b"]}:
+        with pytest.raises(fastmlp.FileFormatError) as caught:
+            data.read_csv(path, **arguments)
+        assert len(str(caught.value)) < 400 + len(str(path))
+
+
 def memory_of(reader, path):
     """Return the most memory that refusing a file has taken."""
     tracemalloc.start()

@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastmlp.errors import FileFormatError, listed, shown
+from fastmlp.errors import FileFormatError, cut, listed, shown
 
 __all__ = ["existing", "read_idx", "read_npy", "read_npz"]
 
@@ -123,7 +123,8 @@ def _named(path: Path) -> Iterator[None]:
     except (FileFormatError, MemoryError):
         raise
     except Exception as error:  # zipfile and zlib have a dozen kinds
-        raise FileFormatError(f"{path} cannot be read as NumPy data: {error}") from None
+        reason = cut(str(error), 300)  # zipfile may show half of the file
+        raise FileFormatError(f"{path} cannot be read as NumPy data: {reason}") from None
 
 
 def _start(path: Path, file: Stream) -> bytes:
@@ -154,8 +155,6 @@ def _npy(stream: Stream, size: int) -> Array:
             f"{size}"
         )
     array = _taken(stream, n_bytes).view(dtype)
-    if stream.read(1):
-        raise ValueError("it goes on after its last value")
     _check_values(array)
     return array.reshape(shape[::-1]).T if is_fortran else array.reshape(shape)
 

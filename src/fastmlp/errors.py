@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-__all__ = ["DivergedError", "FileFormatError", "listed", "printable", "shown"]
+__all__ = ["DivergedError", "FileFormatError", "cut", "listed", "printable", "shown"]
 
 
 class DivergedError(FloatingPointError):
@@ -31,9 +31,7 @@ class FileFormatError(ValueError):
 def listed(names: Sequence[str]) -> str:
     """Return names in a row, the first ten where they are many, and the beginning of long ones."""
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return (
-        ", ".join(_cut(name) if name.isprintable() else shown(name) for name in names[:10]) + more
-    )
+    return ", ".join(cut(name) if name.isprintable() else shown(name) for name in names[:10]) + more
 
 
 def printable(text: str) -> str:
@@ -45,8 +43,9 @@ def printable(text: str) -> str:
 
 def shown(text: str) -> str:
     """Return a text in quotes, the beginning of it where it is long."""
-    return repr(_cut(text))
+    return repr(cut(text))
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= 40 else text[:39] + "…"
+def cut(text: str, most: int = 40) -> str:
+    """Return a text, the beginning of it where it is long."""
+    return text if len(text) <= most else text[: most - 1] + "…"
