@@ -6,7 +6,7 @@ writes good files, changes each of them in ways that depend on nothing but --see
 the file, and reads the result. It counts
 
 - crashes: an exception that is not documented, an accepted file whose object does not work, a
-  process that dies;
+  process that dies, or says nothing for five minutes;
 - hangs: files that take more than a second, three times in a row;
 - memory: files for which a reader takes more than their size and 16 MB. The address space is
   limited to what the process has at rest and that; where it does not suffice is a finding, even
@@ -40,6 +40,7 @@ from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+from threading import Lock, Timer
 
 from fuzztargets import TARGETS, Fuzzed, Refused, Seed, target
 from tqdm import tqdm
@@ -50,7 +51,7 @@ MEASURED = 64  # every so many files
 REPORTED = 500
 SHARED = Path("/dev/shm")  # files in memory, where the system has them
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
-STUCK = 60  # seconds without any Python after which a process is ended
+STUCK = 300  # seconds without news after which a process is ended
 
 
 @dataclass
@@ -127,12 +128,10 @@ def _parts(name, folder, keep, seed, first, files, limit):
             if number % REPORTED == 0 and number > first:
                 yield tally
                 tally = Tally()
-                faulthandler.dump_traceback_later(STUCK, exit=True)
             place[:8] = number.to_bytes(8, "little")
             _one(good, path, changed, number, tally, keep / name, limit)
         yield tally
     finally:
-        faulthandler.cancel_dump_traceback_later()
         signal.signal(signal.SIGALRM, before)
 
 
@@ -223,6 +222,7 @@ def _work(arguments: argparse.Namespace) -> None:
         libc = ctypes.CDLL(None)
         for option in M_TRIM_THRESHOLD, M_MMAP_THRESHOLD:  # what is freed is given back at once
             libc.mallopt(option, 2**17)
+    faulthandler.enable()  # says where a process was as it died
     warnings.simplefilter("ignore")
     folder = Path(arguments.folder)
     for tally in _parts(
@@ -237,8 +237,8 @@ def _work(arguments: argparse.Namespace) -> None:
         print(json.dumps(asdict(tally)), flush=True)
 
 
-def _supervise(arguments, first, files, total, bar):
-    """Have files read by a process, and by another one where that dies."""
+def _supervise(arguments, first, files, count):
+    """Have files read by a process, and by another one where that dies; `count` takes tallies."""
     end = first + files
     while first < end:
         with in_memory() as folder:
@@ -246,18 +246,18 @@ def _supervise(arguments, first, files, total, bar):
             command += ["--first", str(first), "--files", str(end - first)]
             command += ["--seed", str(arguments.seed), "--keep", str(arguments.keep)]
             command += [] if arguments.limit else ["--no-limit"]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            with process:
-                for line in process.stdout:
+            log = Path(folder, "log")
+            with (
+                log.open("wb") as errors,
+                subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as process,
+            ):
+                for line in _lines(process):
                     tally = Tally(**json.loads(line))
-                    total.add(tally)
                     first += tally.files
-                    bar.update(tally.files)
-                    bar.set_postfix(crashes=total.crashes, hangs=total.hangs, memory=total.memory)
-                said = process.stderr.read()
+                    count(tally)
             if process.returncode == 0:
                 return
-            path, number = Path(folder, "number"), -1
+            path, number, said = Path(folder, "number"), -1, log.read_bytes()
             if path.exists():
                 number = int.from_bytes(path.read_bytes(), "little")
             if number < first:
@@ -267,9 +267,20 @@ def _supervise(arguments, first, files, total, bar):
             for read in Path(folder).glob("file.*"):
                 (keep / f"crashes-{number}").write_bytes(read.read_bytes())
             (keep / f"crashes-{number}.txt").write_bytes(said)
-            total.add(Tally(files=number + 1 - first, crashes=1))
-            bar.update(number + 1 - first)
+            count(Tally(files=number + 1 - first, crashes=1))
             first = number + 1
+
+
+def _lines(process):
+    """Yield what a process prints; end it where that is nothing for long."""
+    while True:
+        watchdog = Timer(STUCK, process.send_signal, [signal.SIGABRT])
+        watchdog.start()
+        line = process.stdout.readline()
+        watchdog.cancel()
+        if not line:
+            return
+        yield line
 
 
 def main() -> int:
@@ -299,8 +310,16 @@ def main() -> int:
         tqdm(total=arguments.files, unit=" files", disable=None) as bar,
         ThreadPoolExecutor(jobs) as pool,
     ):
+        alone = Lock()
+
+        def count(tally):
+            with alone:
+                total.add(tally)
+                bar.update(tally.files)
+                bar.set_postfix(crashes=total.crashes, hangs=total.hangs, memory=total.memory)
+
         parts = [
-            pool.submit(_supervise, arguments, start, stop - start, total, bar)
+            pool.submit(_supervise, arguments, start, stop - start, count)
             for start, stop in pairwise(bounds)
         ]
         for part in parts:

@@ -377,6 +377,26 @@ def test_promises_take_no_memory(n, tmp_path):
     assert memory_of(data.read_idx, tmp_path / "t.gz") < 2**24
 
 
+def test_arrays_take_their_own_memory(tmp_path):
+    """Readers hold no second copy of what they return."""
+    X = np.tile(np.arange(8, dtype=">i2"), (2_000_000, 1))
+    files = {
+        "t.npy": (data.read_npy, lambda path: np.save(path, X)),
+        "t.npz": (data.read_npz, lambda path: np.savez(path, X=X)),
+        "t": (data.read_idx, lambda path: path.write_bytes(idx(X, 0x0B))),
+        "t.gz": (data.read_idx, lambda path: path.write_bytes(gzip.compress(idx(X, 0x0B), 1))),
+    }
+    for name, (reader, write) in files.items():
+        write(tmp_path / name)
+        tracemalloc.start()
+        try:
+            held = reader(tmp_path / name)
+            assert tracemalloc.get_traced_memory()[1] < X.nbytes + 2**24, name
+        finally:
+            tracemalloc.stop()
+        np.testing.assert_array_equal(held[0] if name == "t.npz" else held, X)
+
+
 def test_what_is_packed_is_not_unpacked_beyond_its_promise(tmp_path):
     path = tmp_path / "t.gz"
     path.write_bytes(gzip.compress(b"\0\0\x08\1\0\0\0\x05" + bytes(200_000_000), 1))
