@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fuzztargets import TARGETS, Refused
 
-from fastmlp import FileFormatError, data
+from fastmlp import MLP, FileFormatError, data, persist
 
 FILES = 3_000
 FILES_LONG = 2_000_000
@@ -85,6 +85,17 @@ def test_findings_are_found(tmp_path, monkeypatch):
     found = seen(tmp_path, lambda path: np.ones(2**22), limit=False)
     assert found == {"memory": 1, "most_memory": found["most_memory"]}
     assert found["most_memory"] >= 2**25 - 1
+
+
+@pytest.mark.parametrize(
+    "sizes", [[2**62, "x", 2], [2**70, [1], 2], [2**40, "x", 2], "ab", [2, 2.0]]
+)
+def test_sizes_that_are_no_numbers(sizes, tmp_path):
+    """A text times a number is a text so many times as long."""
+    tensors, description = MLP([2, 2]).parts()
+    persist.save(tmp_path / "m", tensors, description | {"sizes": sizes})
+    with pytest.raises(FileFormatError, match=r"sizes\[\d\] is .*, expected an integer"):
+        MLP.load(tmp_path / "m")
 
 
 def test_many_columns_take_no_time(tmp_path):
