@@ -252,6 +252,7 @@ MT = checkpoint._state(np.random.MT19937(0).state)
         (put("options", None), "."),
         (put("step", -1), "step is -1"),
         (put("step", 1.5), "step is 1.5"),
+        (put("step", 2**62), r"expected below 2\*\*62"),
         (put("epochs", 2**64), r"expected below 2\*\*64"),
         (put("seed", "0"), "seed is '0'"),
         (put("dropout", 1), "dropout is 1"),

@@ -219,6 +219,10 @@ def test_info(run, train, tmp_path):
         "labels": [str(i) for i in range(10)],
         "features": None,
     }
+    model = fastmlp.MLP([1, 2])
+    model.metadata = {"labels": ["\x1b[2J", "\ud800", "größer 🎈"]}
+    model.save(tmp_path / "m")  # what it says is not to steer the terminal
+    assert "labels      \\x1b[2J, \\ud800, größer 🎈\n" in run("info", tmp_path / "m")[1]
     assert run("--version") == (0, f"fastmlp {fastmlp.__version__}\n", "")
 
 

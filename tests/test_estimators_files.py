@@ -1,6 +1,7 @@
 """Estimators in files, and to and from other models."""
 
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -133,6 +134,103 @@ def test_descriptions_that_are_not_valid_are_named(tmp_path):
 
 
 # ---- other models -------------------------------------------------------------------------------
+def pair(what, value):
+    """Return a change of a description that puts another value for a fitted attribute."""
+
+    def change(tensors, description):
+        pairs = description["attributes"]["dict"]
+        pairs[:] = [pair for pair in pairs if pair[0] != what] + [[what, value]]
+
+    return change
+
+
+def without(what):
+    def change(tensors, description):
+        pairs = description["attributes"]["dict"]
+        pairs[:] = [pair for pair in pairs if pair[0] != what]
+
+    return change
+
+
+def other(what, value):
+    return lambda tensors, description: description.update({what: value})
+
+
+def split(order, held=(5, 6, 7)):
+    """Put other rows in the place of those that a warm start holds out."""
+
+    def change(tensors, description):
+        tensors |= {"order": np.array(order), "held": np.array(held)}
+        pair("_split", {"tuple": [{"tensor": "order"}, {"tensor": "held"}]})(tensors, description)
+
+    return change
+
+
+LABELS = {"kind": "multiclass", "classes": {"array": ["<U1", ["a", "b", "c"]]}, "is_sparse": False}
+
+
+def labels(**changes):
+    return other("labels", {"dict": [list(item) for item in (LABELS | changes).items()]})
+
+
+DEEP = [1]
+for _ in range(600):
+    DEEP = [DEEP]
+WRONG = {
+    "no number of features": pair("n_features_in_", None),
+    "features of another number": pair("n_features_in_", 3),
+    "names of others": pair("feature_names_in_", {"array": ["object", ["a", "b", "c"]]}),
+    "names that are none": pair("feature_names_in_", {"array": ["object", ["a", 1]]}),
+    "a step back": pair("t_", -1),
+    "no count of steps": without("t_"),
+    "a rate for nothing": without("_rate_began"),
+    "a loss of text": pair("loss_", "0.5"),
+    "a curve of text": pair("loss_curve_", ["0.5"]),
+    "rows beyond the last": split([0, 1, 2, 3, 10**12]),
+    "a row twice": split([0, 1, 2, 3, 3]),
+    "rows before the first": split([0, 1, 2, 3, -1]),
+    "rows of another type": split(np.arange(5, dtype=np.int32)),
+    "other classes": pair("classes_", {"array": ["<U1", ["a", "b", "d"]]}),
+    "too few classes": labels(classes={"array": ["<U1", ["a", "b"]]}),
+    "classes in disorder": labels(classes={"array": ["<U1", ["a", "c", "b"]]}),
+    "no such kind": labels(kind="ordinal"),
+    "wide text": labels(classes={"array": ["<U500000000", ["a", "b", "c"]]}),
+    "sizes without parameters": other("sizes", [2, 10**9, 3]),
+    "no sizes": other("sizes", [2, -1, 3]),
+    "a negative seed": other("session", {"optimizer": "adam", "step": 0, "seed": -1}),
+    "a huge step": other("session", {"optimizer": "adam", "step": 2**62, "seed": 0}),
+    "a stream that cannot be": other(
+        "random_state",
+        {"RandomState": {"dict": [["bit_generator", "MT19937"], ["state", {"dict": [
+            ["key", {"array": ["uint32", [0] * 624]}], ["pos", -(10**30)]]}],
+            ["has_gauss", 0], ["gauss", 0.0]]}},
+    ),
+    "lists in lists": other("random_state", DEEP),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_does_not_go_together_is_refused(case, tmp_path):
+    """Files with a true checksum, from which a program could be led astray."""
+    from fastmlp import persist
+
+    path = tmp_path / "m.safetensors"
+    X, y = np.arange(16.0).reshape(8, 2), np.array(list("abcabcab"))
+    options = {"early_stopping": True, "warm_start": True, "random_state": 0, "max_iter": 1}
+    MLPClassifier((3,), validation_fraction=0.5, **options).fit(X, y).save(path)
+    MLPClassifier.load(path)
+    tensors, description = persist.load(path)
+    WRONG[case](tensors, description)
+    persist.save(path, tensors, description)
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileFormatError, match="is not a fastmlp model that can be read"):
+            MLPClassifier.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_network_of_its_own_and_back():
     X, y = digits(100)
     names = np.array([f"digit {i}" for i in y])

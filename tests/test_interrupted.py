@@ -73,6 +73,7 @@ def test_goes_on_from_the_step(name, dropout, weighted, engine, alarm, tmp_path)
             fit(trainer, left, weighted, times)
             alarm(0)
         except KeyboardInterrupt:
+            alarm(0)
             if not path.exists():  # before the fit had begun
                 continue
             held = persist.load(path, "checkpoint")[1]["trainer"]["interrupted"]
@@ -94,6 +95,7 @@ def test_interrupted_wherever_it_is(alarm, tmp_path):
             alarm(0.001 + 0.0131 * (interrupts % 7))
             trainer.fit(epochs=10**6, callback=lambda history: False, **data)
         except KeyboardInterrupt:
+            alarm(0)
             interrupts += 1
         if path.exists():
             trainer = fastmlp.Adam.resume(path)
@@ -112,6 +114,7 @@ def interrupted(alarm, path):
         with pytest.raises(KeyboardInterrupt):
             alarm(0.03)
             fit(trainer, 10_000)
+        alarm(0)
         if path.exists():
             held = persist.load(path, "checkpoint")[1]["trainer"]["interrupted"]
 
@@ -174,4 +177,5 @@ def test_a_second_interrupt_keeps_the_file_whole(alarm, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         alarm(0.03)
         fit(trainer, 10_000)
+    alarm(0)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

@@ -183,8 +183,8 @@ def _restored(
         **options,
     )
     session = trainer._session
-    session.step = _count(held, "step")
-    session.epochs = _count(held, "epochs")
+    session.step = _count(held, "step", 2**62)  # there is to be room to count on
+    session.epochs = _count(held, "epochs", 2**62)
     session.seed = _count(held, "seed")
     places = {f"moments.{i}": moment for i, moment in enumerate(session.moments)}
     if set(moments) != set(places):
@@ -205,7 +205,7 @@ def _restored(
 def _interrupted(held: dict[str, Any] | None, batch_size: int) -> Interrupted | None:
     if held is None:  # or of version 1, which knew of no interrupted epochs
         return None
-    n, rows = _count(held, "n_samples"), _count(held, "rows")
+    n, rows = _count(held, "n_samples", 2**62), _count(held, "rows")
     steps = _count(held, "steps")
     sums = [as_real(held[name], name, -LARGEST) for name in ("loss", "penalty")]
     if rows > n or (rows % batch_size and rows < n) or steps * batch_size >= rows + batch_size:
@@ -213,10 +213,10 @@ def _interrupted(held: dict[str, Any] | None, batch_size: int) -> Interrupted | 
     return Interrupted(n, Position(rows, steps, *sums))
 
 
-def _count(held: dict[str, Any], name: str) -> int:
+def _count(held: dict[str, Any], name: str, below: int = 2**64) -> int:
     number = as_int(held[name], name, 0)
-    if number >= 2**64:
-        raise ValueError(f"{name} is {number}, expected below 2**64")
+    if number >= below:
+        raise ValueError(f"{name} is {number}, expected below 2**{below.bit_length() - 1}")
     return number
 
 

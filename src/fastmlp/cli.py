@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import fastmlp
 from fastmlp import engines, persist, training
+from fastmlp.errors import printable
 from fastmlp.explain.command import add_command as add_explain
 from fastmlp.inputs import as_int, as_real
 from fastmlp.model import MLP
@@ -57,7 +58,7 @@ def _written(arguments: argparse.Namespace) -> str:
 
 
 def _fail(code: int, message: str) -> int:
-    print(f"fastmlp: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"fastmlp: error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 
@@ -236,4 +237,4 @@ def _info(arguments: argparse.Namespace) -> None:
     for key, value in description.items():
         if value is not None:
             shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            print(f"{key:<10}  {shown}")
+            print(f"{key:<10}  {printable(str(shown))}")

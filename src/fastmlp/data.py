@@ -4,22 +4,22 @@ Every reader refuses what it cannot read with a `FileFormatError` that names the
 place.
 """
 
-import contextlib
+import array
+import codecs
 import csv
-import gzip
 import math
 import os
-import struct
-import zlib
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastmlp.errors import FileFormatError
+from fastmlp.arrayfiles import existing, read_idx, read_npy, read_npz
+from fastmlp.errors import FileFormatError, listed, shown
 
 __all__ = [
     "Cells",
@@ -35,8 +35,9 @@ __all__ = [
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]
 
-# Type codes of the IDX format, as http://yann.lecun.com/exdb/mnist/ gives them; big-endian.
-IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+# What a row of a CSV file may hold, which bounds the memory that it takes as text.
+LONGEST_ROW = 2**20  # characters
+MOST_COLUMNS = 2**16
 
 
 def load_digits() -> tuple[Array, Array]:
@@ -102,23 +103,31 @@ def read_csv(
         An unknown, repeated or nameless column, a row of another length, an empty cell, a cell
         that is no finite number: with the line of the file, where the row starts, and the name
         of the column.
+
+    Notes
+    -----
+    Takes the memory of X (8 bytes a number, and a sixteenth more to grow into), the text of the
+    targets, and 16 MB. A row is of 2**16 columns and 2**20 characters at most.
     """
     rows = _rows(path)
     _, header = next(rows)
     names, picks, at_target = _columns(path, header, target, columns)
-    cells: list[list[float]] = []
+    numbers = array.array("d")
     targets: list[str] = []
     for line, row in rows:
         place = f"{path}, line {line}"
-        cells.append([_number(row[i], place, header[i]) for i in picks])
+        numbers.extend([_number(row[i], place, header[i]) for i in picks])
         if at_target is not None:
             label = row[at_target].strip()
             if not label:
-                raise FileFormatError(f"{place}, column {target!r}: the cell is empty")
+                raise FileFormatError(
+                    f"{place}, column {shown(header[at_target])}: the cell is empty"
+                )
             targets.append(label)
-    if not cells:
+    if not numbers:
         raise FileFormatError(f"{path} has no rows below its header")
-    return Table(names, np.array(cells), targets if at_target is not None else None)
+    X = np.frombuffer(numbers).reshape(-1, len(names))
+    return Table(names, X, targets if at_target is not None else None)
 
 
 @dataclass
@@ -140,7 +149,7 @@ class Cells:
 
     def place(self, row: int, column: str) -> str:
         """Return the words that lead a reader of the file to a cell."""
-        return f"{self.path}, line {self.lines[row]}, column {column!r}"
+        return f"{self.path}, line {self.lines[row]}, column {shown(column)}"
 
 
 def read_cells(
@@ -161,12 +170,17 @@ def read_cells(
     FileNotFoundError
     FileFormatError
         An unknown, repeated or nameless column, a row of another length.
+
+    Notes
+    -----
+    Takes some 60 bytes for every cell, which is text. A row is of 2**16 columns and 2**20
+    characters at most.
     """
     rows = _rows(path)
     _, header = next(rows)
-    for name in ignore:
-        if name not in header:
-            raise _no_column(path, name, header)
+    ignore, known = set(ignore), set(header)
+    for name in sorted(ignore - known):
+        raise _no_column(path, name, header)
     names, picks, _ = _columns(path, header, None, columns)
     kept = [(name, i) for name, i in zip(names, picks, strict=True) if name not in ignore]
     cells: list[list[str]] = [[] for _ in kept]
@@ -182,15 +196,18 @@ def read_cells(
 
 def _rows(path: PathLike) -> Iterator[tuple[int, list[str]]]:
     """Yield the header, then every row that is not blank, with the line where each starts."""
-    path = _existing(path)
+    path = existing(path)
     line = 1  # where the row read next starts; quoted cells may span lines
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
+            lines = _Lines(file)
+            reader = csv.reader(lines, strict=True)
             header = [name.strip() for name in next(reader, [])]
             yield line, header
+            lines.begin_row()
             line = reader.line_num + 1
             for row in reader:
+                lines.begin_row()
                 start, line = line, reader.line_num + 1
                 if row and len(row) != len(header):
                     raise FileFormatError(
@@ -206,6 +223,33 @@ def _rows(path: PathLike) -> Iterator[tuple[int, list[str]]]:
         raise FileFormatError(f"{path}, line {line}: {error}") from None
 
 
+class _Lines:
+    """The lines of a file, of which no row may take too many: a quoted cell may span lines."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+        self.begin_row()
+
+    def begin_row(self) -> None:
+        """Count from here."""
+        self.n_characters, self.n_commas = 0, 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self.file.readline(LONGEST_ROW)
+        if not line:
+            raise StopIteration
+        self.n_characters += len(line)
+        self.n_commas += line.count(",")
+        if self.n_characters >= LONGEST_ROW:
+            raise csv.Error(f"the row has {LONGEST_ROW:,} characters or more")
+        if self.n_commas >= MOST_COLUMNS:
+            raise csv.Error(f"the row has more than {MOST_COLUMNS:,} cells")
+        return line
+
+
 def _columns(
     path: PathLike, header: list[str], target: str | None, columns: Sequence[str] | None
 ) -> tuple[list[str], list[int], int | None]:
@@ -217,29 +261,24 @@ def _columns(
             raise FileFormatError(f"{path}, line 1: {mark!r} separates the cells, expected commas")
     if "" in header:
         raise FileFormatError(f"{path}, line 1: column {header.index('') + 1} has no name")
-    repeated = {name for name in header if header.count(name) > 1}
-    if repeated:
-        raise FileFormatError(f"{path}, line 1: repeats the column {sorted(repeated)[0]!r}")
-    if target is not None and target not in header:
+    places = {name: i for i, name in enumerate(header)}
+    if len(places) < len(header):
+        repeated = min(name for name, n in Counter(header).items() if n > 1)
+        raise FileFormatError(f"{path}, line 1: repeats the column {shown(repeated)}")
+    if target is not None and target not in places:
         raise _no_column(path, target, header)
     names = [name for name in header if name != target] if columns is None else list(columns)
     for name in names:
-        if name not in header:
+        if name not in places:
             raise _no_column(path, name, header)
     if not names:
         raise FileFormatError(f"{path} has no column besides the target {target!r}")
-    at_target = None if target is None else header.index(target)
-    return names, [header.index(name) for name in names], at_target
+    at_target = None if target is None else places[target]
+    return names, [places[name] for name in names], at_target
 
 
 def _no_column(path: PathLike, name: str, header: list[str]) -> FileFormatError:
-    return FileFormatError(f"{path} has no column {name!r}; it has {listed(header)}")
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return names in a row, the first ten where they are many."""
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(names[:10]) + more
+    return FileFormatError(f"{path} has no column {shown(name)}; it has {listed(header)}")
 
 
 def _looks_like_data(header: list[str]) -> bool:
@@ -252,13 +291,16 @@ def _looks_like_data(header: list[str]) -> bool:
 
 
 def _first_not_utf8(path: Path) -> int:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    line = 1
     with path.open("rb") as file:
-        for line, text in enumerate(file, 1):
+        while block := file.read(2**16):
             try:
-                text.decode()
-            except UnicodeDecodeError:
-                return line
-    raise AssertionError("a file with an error has a line with it")
+                decoder.decode(block)
+            except UnicodeDecodeError as error:
+                return line + error.object[: error.start].count(b"\n")
+            line += block.count(b"\n")
+    return line  # it ends within a character
 
 
 def _number(cell: str, place: str, column: str) -> float:
@@ -267,115 +309,8 @@ def _number(cell: str, place: str, column: str) -> float:
             raise ValueError
         value = float(cell)
     except ValueError:
-        what = f"{cell!r} is not a number" if cell.strip() else "the cell is empty"
-        raise FileFormatError(f"{place}, column {column!r}: {what}") from None
+        what = f"{shown(cell)} is not a number" if cell.strip() else "the cell is empty"
+        raise FileFormatError(f"{place}, column {shown(column)}: {what}") from None
     if not math.isfinite(value):
-        raise FileFormatError(f"{place}, column {column!r}: {cell!r} is not finite")
+        raise FileFormatError(f"{place}, column {shown(column)}: {shown(cell)} is not finite")
     return value
-
-
-def read_npz(path: PathLike) -> tuple[Array, Array | None]:
-    """Read X and, if there is one, y from a NumPy archive.
-
-    Raises
-    ------
-    FileNotFoundError
-    FileFormatError
-        Not an archive, damaged, without an array named X, or holding Python objects.
-    """
-    path = _existing(path)
-    with _numpy_file(path) as file:
-        archive = np.load(file, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise FileFormatError(f"{path} is one array, not an archive; name it .npy")
-        if "X" not in archive:
-            held = ", ".join(archive.files) or "nothing"
-            raise FileFormatError(f"{path} has no array named X; it holds {held}")
-        return archive["X"], archive.get("y")
-
-
-def read_npy(path: PathLike) -> Array:
-    """Read one array from a NumPy file.
-
-    Raises
-    ------
-    FileNotFoundError, FileFormatError
-    """
-    path = _existing(path)
-    with _numpy_file(path) as file:
-        array = np.load(file, allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            raise FileFormatError(f"{path} is an archive of arrays, not one; name it .npz")
-        return array
-
-
-@contextlib.contextmanager
-def _numpy_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for NumPy, and turn what it raises over damage into a FileFormatError."""
-    with path.open("rb") as file:
-        start = file.read(6)
-        if start != b"\x93NUMPY" and start[:2] != b"PK":
-            raise FileFormatError(f"{path} is not a NumPy file: {_starts_with(start)}")
-        file.seek(0)
-        try:
-            yield file
-        except FileFormatError:
-            raise
-        except Exception as error:  # a dozen kinds, MemoryError for sizes that cannot be true
-            raise FileFormatError(f"{path} cannot be read as NumPy data: {error}") from None
-
-
-def read_idx(path: PathLike) -> Array:
-    """Read an array in the IDX format, in which MNIST comes, plain or compressed (.gz).
-
-    Returns
-    -------
-    ndarray of the shape and type the file states, in this machine's byte order
-
-    Raises
-    ------
-    FileNotFoundError
-    FileFormatError
-        Wrong magic number, or more or fewer bytes than the header promises.
-    """
-    path = _existing(path)
-    data = path.read_bytes()
-    if data[:2] == b"\x1f\x8b":
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, OSError, zlib.error) as error:
-            raise FileFormatError(f"{path} is damaged: {error}") from None
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in IDX_TYPES or data[3] == 0:
-        raise FileFormatError(f"{path} is not an IDX file: {_starts_with(data[:4])}")
-    dtype, n_dims = np.dtype(IDX_TYPES[data[2]]), data[3]
-    start = 4 + 4 * n_dims
-    if len(data) < start:
-        raise FileFormatError(f"{path} is cut short: its header of {start} bytes is incomplete")
-    shape = struct.unpack(f">{n_dims}I", data[4:start])
-    expected = start + math.prod(shape) * dtype.itemsize
-    if len(data) != expected:
-        problem = "is cut short" if len(data) < expected else "is too long"
-        sizes = " x ".join(map(str, shape))
-        raise FileFormatError(
-            f"{path} {problem}: its header promises {sizes} values, {expected} bytes in all, "
-            f"and it has {len(data)}"
-        )
-    array = np.frombuffer(data, dtype, offset=start)
-    try:
-        array = array.reshape(shape)
-    except ValueError as error:  # more dimensions than NumPy has, or 0 times too much
-        raise FileFormatError(f"{path}: {error}") from None
-    return array.astype(dtype.newbyteorder("="))
-
-
-def _starts_with(data: bytes) -> str:
-    return f"it starts with {data.hex(' ')}" if data else "it is empty"
-
-
-def _existing(path: PathLike) -> Path:
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    if path.is_dir():
-        raise FileFormatError(f"{path} is a folder, expected a file")
-    return path

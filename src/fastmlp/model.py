@@ -461,7 +461,8 @@ class MLP:
             metadata = description.pop("metadata")
             if not isinstance(metadata, dict):
                 raise TypeError("its metadata is not a dict")
-            sizes = description["sizes"]
+            # A text among them, multiplied, would be as long as the numbers say.
+            sizes = [as_int(n, f"sizes[{i}]", 1) for i, n in enumerate(description["sizes"])]
             held = sum(math.prod(shape) for _, shape in shapes.values())
             if held != _count(sizes):
                 raise ValueError(f"sizes {sizes} do not go with {held} parameters")

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from fastmlp.errors import FileFormatError
+from fastmlp.errors import FileFormatError, cut, shown
 
 __all__ = [
     "Stored",
@@ -38,6 +38,8 @@ VERSION, READS = 2, (1, 2)
 KEY = "fastmlp"
 # Of a header: so many bytes, and so many values in its JSON, each of which costs a hundred bytes.
 MOST_BYTES, MOST_VALUES = 2 << 20, 1 << 16
+# What code raises over contents that are not what it expects.
+DAMAGE = (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError)
 MOST_DIMENSIONS, MOST_ELEMENTS = 8, 1 << 48  # of a tensor, dimensions of 0 left out
 DTYPES = {
     **{"BOOL": "?", "U8": "<u1", "I8": "<i1", "U16": "<u2", "I16": "<i2", "U32": "<u4"},
@@ -155,7 +157,7 @@ class Stored:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             self.refuse("it has no description")
         if version not in READS or isinstance(version, bool):
-            self.refuse(f"it has format version {version}, this fastmlp reads {READS}")
+            self.refuse(f"it has format version {cut(str(version))}, this fastmlp reads {READS}")
 
     def refuse(self, reason: str) -> NoReturn:
         """Raise the error that says why this file is not read."""
@@ -172,7 +174,7 @@ class Stored:
                 tensor = np.empty(shape, dtype)
             elif (tensor.dtype, tensor.shape) != (dtype, shape):
                 self.refuse(
-                    f"{name} is {dtype} of shape {shape}, expected {tensor.dtype} of shape "
+                    f"{cut(name)} is {dtype} of shape {shape}, expected {tensor.dtype} of shape "
                     f"{tensor.shape}"
                 )
             octets = tensor.reshape(-1).view(np.uint8)
@@ -180,7 +182,7 @@ class Stored:
             if octets.size and self._file.readinto(octets.data) != octets.size:  # type: ignore[attr-defined]
                 self.refuse("it has become shorter")
             if dtype == np.bool_ and (octets > 1).any():
-                self.refuse(f"{name} holds bytes that are neither true nor false")
+                self.refuse(f"{cut(name)} holds bytes that are neither true nor false")
             _add(digest, name, tensor)
             tensors[name] = tensor
         if self._sum != digest.hexdigest():
@@ -212,17 +214,22 @@ class Stored:
         places, spans = {}, []
         for name, entry in header.items():
             if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-                self.refuse(f"the entry of {name!r} in its header is not valid")
+                self.refuse(f"the entry of {shown(name)} in its header is not valid")
             dtype, shape, span = entry["dtype"], entry["shape"], entry["data_offsets"]
             if not isinstance(dtype, str) or dtype not in DTYPES:
-                self.refuse(f"it holds tensors fastmlp cannot read ({name!r} is {dtype!r})")
+                self.refuse(
+                    f"it holds tensors fastmlp cannot read ({shown(name)} is {cut(repr(dtype))})"
+                )
             if not (_sizes(shape) and _sizes(span) and len(span) == 2) or (
                 len(shape) > MOST_DIMENSIONS
             ):
-                self.refuse(f"the sizes of {name!r} in its header are not valid")
+                self.refuse(f"the sizes of {shown(name)} in its header are not valid")
             n_bytes = math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
             if span[1] - span[0] != n_bytes or math.prod(n or 1 for n in shape) > MOST_ELEMENTS:
-                self.refuse(f"{name!r} of shape {shape} is not the {span[1] - span[0]} bytes said")
+                self.refuse(
+                    f"{shown(name)} of shape {cut(str(shape))} is not the "
+                    f"{cut(str(span[1] - span[0]))} bytes said"
+                )
             places[name] = (np.dtype(DTYPES[dtype]), tuple(shape), span[0])
             spans.append(span)
         end = 0
@@ -261,9 +268,9 @@ def reading(path: Path_, kind: str = "model") -> Iterator[Stored]:
         except FileFormatError:
             raise
         except KeyError as error:
-            stored.refuse(f"it lacks {error}")
-        except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
-            stored.refuse(str(error))
+            stored.refuse(f"it lacks {cut(str(error))}")
+        except DAMAGE as error:
+            stored.refuse(cut(str(error), 200))
 
 
 def load(path: Path_, kind: str = "model") -> tuple[dict[str, Array], dict[str, Any]]:
@@ -294,7 +301,7 @@ def _parsed(text: str) -> Any:
     def number(text: str) -> float:
         value = float(text)
         if not math.isfinite(value):
-            raise ValueError(f"{text} is no number that a file of ours holds")
+            raise ValueError(f"{cut(text)} is no number that a file of ours holds")
         return value
 
     return json.loads(text, object_pairs_hook=unique, parse_float=number, parse_constant=number)

@@ -5,6 +5,7 @@ and is applied again by ``fastmlp predict``.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -237,10 +238,16 @@ REQUIRED = {"labels", "features", "shift", "scale"}  # the others are left out w
 
 
 def _check_names(what: str, texts: Any, n: int) -> None:
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+    if not isinstance(texts, list) or not all(map(_is_name, texts)):
         raise ValueError(f"its {what} are not a list of names")
     if len(texts) != n:
         raise ValueError(f"it has {len(texts)} {what} where its sizes ask for {n}")
+
+
+def _is_name(text: Any) -> bool:
+    """Return whether this is a text that can be written to a file."""
+    # "\ud800", half a character, is none
+    return isinstance(text, str) and not re.search("[\ud800-\udfff]", text)
 
 
 def _target(stored: Any, n_outputs: int) -> Target:
@@ -249,7 +256,7 @@ def _target(stored: Any, n_outputs: int) -> Target:
         good = math.isfinite(target.shift) and math.isfinite(target.scale) and target.scale != 0
     except (TypeError, OverflowError):
         good = False
-    if not good or not isinstance(target.name, str) or n_outputs != 1:
+    if not good or not _is_name(target.name) or n_outputs != 1:
         raise ValueError("its target is not one column of numbers with its scaling")
     return target
 
@@ -279,7 +286,10 @@ def encode_labels(values: ArrayLike) -> tuple[Array, list[str]]:
     if array.dtype.kind in "bf":
         array = array.astype(np.int64)
     if array.dtype.kind == "S":
-        array = np.char.decode(array, "utf-8")
+        try:
+            array = np.char.decode(array, "utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"the labels are bytes, and no UTF-8 text: {error.reason}") from None
     names = [str(label) for label in array.tolist()]
     classes = sorted(set(names))
     if all(map(_is_integer, classes)):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastmlp import data, tables
-from fastmlp.errors import FileFormatError
+from fastmlp.errors import FileFormatError, listed
 from fastmlp.preprocessing import Preprocessing
 
 __all__ = ["Rows", "Samples", "read_rows", "read_samples"]
@@ -152,7 +152,7 @@ def read_rows(name: str, preprocessing: Preprocessing) -> Rows:
     if preprocessing.categories:
         raise ValueError(
             f"{name} does not name its columns, and the model was trained on columns of text: "
-            f"expected a .csv with {data.listed(features or [])}"
+            f"expected a .csv with {listed(features or [])}"
         )
     if kind == "digits":
         X = data.load_digits()[0]
@@ -177,7 +177,7 @@ def _table(
     cells = data.read_cells(name, ignore=ignore)
     for column in (target, *text):
         if column not in cells.columns:
-            given = data.listed(list(cells.columns))
+            given = listed(list(cells.columns))
             raise FileFormatError(f"{name} has no column {column!r}; it has {given}")
     features = [column for column in cells.columns if column != target]
     if not features:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastmlp.data import Cells, listed
-from fastmlp.errors import FileFormatError
+from fastmlp.data import Cells
+from fastmlp.errors import FileFormatError, listed, shown
 
 __all__ = ["MISSING", "MOST_CATEGORIES", "labels", "learn_categories", "numbers", "to_matrix"]
 
@@ -180,7 +180,7 @@ def _category_numbers(cells: Cells, name: str, categories: Sequence[str]) -> lis
     elif _is_number(cell) and not any(map(_is_number, categories)):
         what = f"{cell} is a number, expected one of {known}"
     else:
-        what = f"{_shown(cell)} is none of {known}"
+        what = f"{shown(cell)} is none of {known}"
     raise FileFormatError(f"{cells.place(row, name)}: {what}")
 
 
@@ -216,8 +216,4 @@ def _not_number(cell: str) -> str:
         return "the cell is empty"
     if _is_missing(cell):
         return f"{cell!r} stands for a missing value"
-    return f"{_shown(cell)} is not {'finite' if _is_number(cell) else 'a number'}"
-
-
-def _shown(cell: str) -> str:
-    return repr(cell if len(cell) <= 40 else cell[:39] + "…")
+    return f"{shown(cell)} is not {'finite' if _is_number(cell) else 'a number'}"

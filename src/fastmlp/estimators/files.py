@@ -2,16 +2,19 @@
 
 import math
 import os
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastmlp import persist
+from fastmlp.errors import cut
 from fastmlp.estimators.labels import Labels
 from fastmlp.estimators.network import Network
 from fastmlp.estimators.training import Run, adopt, build
 from fastmlp.estimators.training import session as session_of
+from fastmlp.inputs import as_int
 
 __all__ = ["check", "load", "save"]
 
@@ -32,8 +35,12 @@ ATTRIBUTES = (
         "_judged_by",
     ),
 )
+COUNTS = ("n_iter_", "t_", "_no_improvement_count")
+NUMBERS = ("loss_", "best_loss_", "best_validation_score_", "_rate")
+CURVES = ("loss_curve_", "validation_loss_curve_", "validation_scores_")
 # Arrays of other kinds than these are lists in the JSON.
 TENSORS = "biuf"
+MOST_TEXT = 2**22  # bytes of an array of text, which may be wider than its texts
 
 
 def check(estimator: Any, path: Path_) -> None:
@@ -102,8 +109,10 @@ def load(cls: Any, path: Path_, *, resume: bool = False) -> Any:
         if resume:
             estimator._run = _run(_Reader(tensors).read(description["run"]), estimator)
         return estimator
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise persist.not_a_model(path, f"its description is not valid ({error})") from None
+    except persist.DAMAGE as error:
+        raise persist.not_a_model(
+            path, f"its description is not valid ({cut(str(error), 200)})"
+        ) from None
 
 
 def _restored(cls: Any, tensors: dict[str, Array], description: dict[str, Any]) -> Any:
@@ -114,7 +123,10 @@ def _restored(cls: Any, tensors: dict[str, Array], description: dict[str, Any]) 
     if "labels" in description:
         estimator._labels = Labels(**reader.read(description["labels"]))
     params = tensors["params"]
-    model = build(estimator, tuple(description["sizes"]), description["dtype"])
+    sizes = tuple(as_int(size, "sizes", 1) for size in description["sizes"])
+    if params.size != sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes)):
+        raise ValueError(f"sizes {sizes} do not go with {params.size} parameters")
+    model = build(estimator, sizes, description["dtype"])
     if params.shape != model.params.shape or params.dtype != model.params.dtype:
         raise ValueError(f"params is {params.dtype} of shape {params.shape}")
     if not np.isfinite(params).all():
@@ -122,6 +134,7 @@ def _restored(cls: Any, tensors: dict[str, Array], description: dict[str, Any]) 
     model.params[:] = params
     adopt(estimator, Network(model))
     attributes = reader.read(description["attributes"])
+    _check(attributes, vars(estimator).get("_labels"), sizes)
     vars(estimator).update((name, attributes[name]) for name in ATTRIBUTES if name in attributes)
     stream = reader.read(description["random_state"])
     if stream is None:
@@ -133,12 +146,59 @@ def _restored(cls: Any, tensors: dict[str, Array], description: dict[str, Any]) 
     if "session" in description:
         held = description["session"]
         network = estimator._network
-        network.seed = held["seed"]
+        network.seed, step = as_int(held["seed"], "seed", 0), as_int(held["step"], "step", 0)
+        if max(network.seed, step) >= 2**62:
+            raise ValueError(f"seed and step are {network.seed} and {step}, expected below 2**62")
         if held["optimizer"] == estimator.solver:
             session = session_of(estimator)
             moments = [tensors[f"moments.{i}"] for i in range(len(session.moments))]
-            network.set_moments(moments, held["step"])
+            network.set_moments(moments, step)
     return estimator
+
+
+def _check(attributes: dict[str, Any], labels: Labels | None, sizes: tuple[int, ...]) -> None:
+    """Raise ValueError or TypeError where attributes do not go with the network, or each other."""
+    if as_int(attributes["n_features_in_"], "n_features_in_", 1) != sizes[0]:
+        raise ValueError(f"n_features_in_ is {attributes['n_features_in_']}, not {sizes[0]}")
+    names = attributes.get("feature_names_in_")
+    if names is not None:
+        _expect(isinstance(names, np.ndarray) and names.shape == sizes[:1], "feature_names_in_")
+        _expect(all(isinstance(name, str) for name in names), "feature_names_in_")
+    for name in COUNTS:
+        as_int(attributes[name], name, 0)
+    for name in NUMBERS:
+        _expect(_is_number(attributes.get(name)), name)
+    for name in CURVES:
+        curve = attributes.get(name)
+        _expect(curve is None or (isinstance(curve, list) and all(map(_is_number, curve))), name)
+    _expect(("_rate" in attributes) == ("_rate_began" in attributes), "_rate")
+    for name in ("_rate_began", "_judged_by"):
+        pair = attributes.get(name, ())
+        _expect(isinstance(pair, tuple) and not any(np.ndim(part) for part in pair), name)
+    split = attributes.get("_split")
+    if split is not None:  # the core goes to these rows without looking
+        order, held = split
+        rows = np.sort(np.concatenate([order, held]))
+        _expect(order.dtype == held.dtype == np.intp, "_split")
+        _expect(bool((rows == np.arange(len(rows))).all()), "_split")
+    if labels is not None:
+        classes, weights = labels.classes, attributes.get("_weights")
+        _expect(labels.kind in ("binary", "multiclass", "multilabel"), "labels")
+        _expect(isinstance(classes, np.ndarray) and classes.ndim == 1, "labels")
+        _expect(len(classes) > 0 and bool((classes[1:] > classes[:-1]).all()), "labels")
+        _expect(labels.kind != "binary" or len(classes) <= 2, "labels")
+        _expect(labels.n_outputs == sizes[-1] and isinstance(labels.is_sparse, bool), "labels")
+        _expect(np.array_equal(attributes["classes_"], classes), "classes_")
+        _expect(weights is None or np.shape(weights) == classes.shape, "_weights")
+
+
+def _expect(holds: bool, name: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} does not go with the rest")
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _run(held: dict[str, Any], estimator: Any) -> Run:
@@ -250,7 +310,7 @@ class _Reader:
         if what == "tensor":
             return self.tensors[held]
         if what == "array":
-            return np.array(self.read(held[1]), dtype=held[0])
+            return self._array(*held)
         if what == "dtype":
             return {"float32": np.float32, "float64": np.float64}[held]
         if what == "RandomState":
@@ -258,3 +318,10 @@ class _Reader:
             stream.set_state(self.read(held))
             return stream
         raise ValueError(f"{what!r} is no kind of value")
+
+    def _array(self, kind: str, values: Any) -> Array:
+        dtype = np.dtype(kind) if isinstance(kind, str) else np.dtype(None)
+        values = self.read(values)
+        if dtype.itemsize * len(values) > MOST_TEXT and dtype.kind != "O":
+            raise ValueError(f"an array of {len(values)} {kind} is too large")
+        return np.array(values, dtype)
