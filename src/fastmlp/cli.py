@@ -5,6 +5,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -35,7 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+        sys.stdout.flush()
+    except OSError as error:
+        told = str(error) if _flushes() else f"cannot write to standard output: {error.strerror}"
+        return _fail(2, told)
+    except (ValueError, TypeError, ModuleNotFoundError) as error:
         return _fail(2, str(error))
     except FloatingPointError as error:
         return _fail(1, f"{error}. Nothing was written")
@@ -44,6 +49,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail(130, "interrupted, nothing was written")
     return 0
+
+
+def _flushes() -> bool:
+    """Return whether what was printed can be written; if not, it is dropped."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # The interpreter would try again as it ends, and say so at length.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def _fail(code: int, message: str) -> int:
