@@ -1,6 +1,7 @@
 """Model files: safetensors with a checksum, written whole or not at all."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -28,13 +29,14 @@ def write_atomically(path: Path_) -> Iterator[BinaryIO]:
     """Open a temporary file that takes the place of `path` when the block ends without error.
 
     Whatever happens, `path` holds either what it held or all that was written: the temporary
-    file lies in the same folder, is flushed to the disk, and then renamed.
+    file lies in the same folder, is flushed to the disk, and then renamed. An OSError says which,
+    and names `path`.
     """
     target = check_writable(path)
     try:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    except OSError as error:  # it names the temporary file, which nobody has heard of
-        raise type(error)(f"cannot write {path}: {error.strerror}") from None
+    except OSError as error:
+        raise _named(error, f"cannot write {path}") from None
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -43,15 +45,43 @@ def write_atomically(path: Path_) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.chmod(_mode(target))
         temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # what went wrong first is what to tell
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and str(error.filename) in ("None", name):
+            raise _named(error, f"cannot write {path}") from None
         raise
-    if os.name == "posix":  # make the rename itself last
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    try:
+        _flush_folder(target.parent)
+    except OSError as error:
+        what = (
+            f"{path} is written, but a loss of power may undo that, as its folder was not flushed"
+        )
+        raise _named(error, what) from None
+
+
+def _named(error: OSError, what: str) -> OSError:
+    """Return an error to raise instead of one that names the temporary file, or none."""
+    named = type(error)(f"{what}: {error.strerror or error}")
+    named.errno = error.errno
+    return named
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename last, where the system has a way to."""
+    if os.name != "posix":
+        return
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written, but not read
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems that need it not
+            raise
+    finally:
+        os.close(handle)
 
 
 def check_writable(path: Path_) -> Path:
