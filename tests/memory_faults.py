@@ -265,7 +265,8 @@ def meet(case, kinds, n, more, states, expected):
     finally:
         calls = faults.stop_failing()
     # Of the interpreter's own want of memory others make what they like: a SystemError, say.
-    if failed is not None and not isinstance(failed, MemoryError) and kinds != KINDS["python"]:
+    allowed = Exception if kinds == KINDS["python"] else MemoryError
+    if failed is not None and not isinstance(failed, allowed):
         wrong.append(f"{type(failed).__name__}: {failed}")
     errors = failed is not None
     failed = None  # and with it the frames that hold what they worked on

@@ -21,6 +21,11 @@ VERSION = 1
 # The one key of the safetensors metadata. Its value is "<sha256> <JSON>", where the checksum is
 # over the JSON as it stands and every tensor; one key, because safetensors keeps no order.
 KEY = "fastmlp"
+# What safetensors calls NumPy's dtypes, in the order in which it writes tensors.
+DTYPES = {
+    "u8": "U64", "i8": "I64", "f8": "F64", "f4": "F32", "u4": "U32", "i4": "I32",
+    "f2": "F16", "u2": "U16", "i2": "I16", "i1": "I8", "u1": "U8", "b1": "BOOL",
+}  # fmt: skip
 Path_ = str | os.PathLike[str]
 
 
@@ -108,15 +113,39 @@ def _mode(target: Path) -> int:
 
 
 def save(path: Path_, tensors: Mapping[str, NDArray[Any]], description: dict[str, Any]) -> None:
-    """Write `tensors` and `description` (anything JSON can hold) to a safetensors file."""
-    import safetensors.numpy
+    """Write `tensors` and `description` (anything JSON can hold) to a safetensors file.
 
+    The file is that of the library, byte for byte, but made without a second copy of the tensors
+    in memory: the library ends the program, or worse, where there is no room for one.
+    """
     text = as_text(description)
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    metadata = {KEY: f"{_checksum(text, tensors)} {text}"}
-    data = safetensors.numpy.save(tensors, metadata=metadata)
+    header: dict[str, Any] = {"__metadata__": {KEY: f"{_checksum(text, tensors)} {text}"}}
+    ordered, start = sorted(tensors, key=lambda name: (_rank(name, tensors[name]), name)), 0
+    for name in ordered:
+        tensor = tensors[name]
+        end = start + tensor.nbytes
+        header[name] = {
+            "dtype": DTYPES[tensor.dtype.str[1:]],
+            "shape": tensor.shape,
+            "data_offsets": [start, end],
+        }
+        start = end
+    head = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
     with write_atomically(path) as file:
-        file.write(data)
+        file.write(len(head).to_bytes(8, "little") + head)
+        for name in ordered:
+            tensor = tensors[name]
+            file.write(tensor.astype(tensor.dtype.newbyteorder("<"), copy=False).data)
+
+
+def _rank(name: str, tensor: NDArray[Any]) -> int:
+    """Return where tensors of this dtype stand in a file, or raise TypeError."""
+    kind = tensor.dtype.str[1:]
+    if kind not in DTYPES:
+        raise TypeError(f"{name} is {tensor.dtype}, which a safetensors file cannot hold")
+    return list(DTYPES).index(kind)
 
 
 def as_text(description: dict[str, Any]) -> str:
@@ -149,6 +178,11 @@ def load(path: Path_, kind: str = "model") -> tuple[dict[str, NDArray[Any]], dic
         raise not_a_model(path, str(error), kind) from None
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise not_a_model(path, f"it holds tensors fastmlp cannot read ({error})", kind) from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        # What the library does for want of memory. It is no Exception, so that few would catch it.
+        raise MemoryError(f"no memory for the tensors of {path}") from None
     if value is None:
         raise not_a_model(path, "it is a safetensors file of another program", kind)
     checksum, _, text = value.partition(" ")
