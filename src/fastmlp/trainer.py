@@ -237,6 +237,7 @@ class Trainer:
             checkpoints.check(self, self._checkpoint[0])
         history = self.history = self.history if self._resumed else History()
         self._resumed = False
+        session.store()  # what an earlier fit had no memory left to bring back
         session.load()
         with _bar(epochs, progress) as bar:
             try:
