@@ -20,17 +20,15 @@ NO_POOLS = {"PYTHONMALLOC": "malloc"}
     [
         ("ours", 1, POOLS),
         ("threads", 1, POOLS),
-        ("arrays", 17, POOLS),
-        ("python", 7, POOLS),
-        ("python", None, NO_POOLS),
+        ("arrays", 41, POOLS),
+        ("python", 13, POOLS),
+        ("behalf", 41, NO_POOLS),
     ],
-    ids=["ours", "threads", "arrays", "python", "python without pools"],
+    ids=["ours", "threads", "arrays", "python", "behalf"],
 )
 def test_the_nth_allocation_fails(whose, every, environment, long, tmp_path):
     """`every` counts where there are too many to fail each of them in a normal run."""
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
-    if every is None and not long:
-        pytest.skip("takes minutes: in long runs only")
     library = preload.build("faults.c", tmp_path)
     output = preload.run(
         library,
