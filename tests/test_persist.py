@@ -4,6 +4,9 @@ import json
 import os
 import stat
 import struct
+import subprocess
+import sys
+import textwrap
 import tracemalloc
 from pathlib import Path
 
@@ -358,6 +361,72 @@ def test_a_model_that_is_not_finite_is_not_saved(value, tmp_path):
     with pytest.raises(ValueError, match="not finite; it was not saved"):
         model.save(tmp_path / "m")
     assert content(tmp_path) == {}
+
+
+def test_the_file_is_that_of_the_library(tmp_path):
+    numbers = np.arange(6)
+    tensors = {
+        f"{kind}.{i}": numbers.astype(kind).reshape(shape)
+        for kind in persist.DTYPES
+        for i, shape in enumerate([(6,), (2, 3), (3, 1, 2)])
+    }
+    tensors |= {
+        "none": np.zeros((0, 2), "f4"),
+        "back": numbers[::-1],
+        "of Fortran": np.eye(3)[:, 1:],
+    }
+    description = {"text": 'é "x" \n \u2028 \x7f \\', "list": [1, None, 0.5]}
+    persist.save(tmp_path / "m", tensors, description)
+    data = (tmp_path / "m").read_bytes()
+    with safetensors.safe_open(tmp_path / "m", framework="numpy") as file:
+        metadata = file.metadata()
+    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    assert data == safetensors.numpy.save(tensors, metadata=metadata)
+    loaded, held = persist.load(tmp_path / "m")
+    assert held == description and set(loaded) == set(tensors)
+    with pytest.raises(TypeError, match="c is complex128, which a safetensors file cannot hold"):
+        persist.save(tmp_path / "m", {"c": np.zeros(2, complex)}, description)
+    assert (tmp_path / "m").read_bytes() == data
+
+
+NO_MEMORY = """
+    import os, resource, sys
+    from fastmlp import MLP
+
+    os.environ["RUST_BACKTRACE"] = "0"
+    what, room = sys.argv[1], int(sys.argv[2])
+    if what == "load":
+        function, argument = MLP.load, "saved"
+    else:
+        function, argument = MLP([1000, 10_000]).save, "new"
+    pages = int(open("/proc/self/statm").read().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + room * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    try:
+        function(argument)
+    except (MemoryError, OSError) as error:
+        told = isinstance(error, MemoryError) or "Cannot allocate memory" in str(error)
+        print("MemoryError" if told else error)
+    else:
+        print("done")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of a process, on Linux")
+def test_too_little_memory_for_a_large_model(tmp_path):
+    """A model of 40 MB is saved with room for one copy, and loaded or refused with any room."""
+    MLP([1000, 10_000]).save(tmp_path / "saved")
+    for what, rooms in {"save": (20, 60), "load": (20, 60, 100, 400)}.items():
+        told = []
+        for room in rooms:
+            done = subprocess.run(
+                [sys.executable, "-c", textwrap.dedent(NO_MEMORY), what, str(room)],
+                cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            told.append(done.stdout.strip())
+        assert told == sorted(told), (what, told)  # "MemoryError" first, then "done"
+        assert {*told} == {"MemoryError", "done"}, (what, told)
 
 
 def test_load_where_there_is_none(tmp_path):

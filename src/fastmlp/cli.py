@@ -38,7 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.argv = sys.argv[1:] if argv is None else list(argv)
     try:
         arguments.run(arguments)
-    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+        sys.stdout.flush()
+    except OSError as error:
+        told = str(error) if _flushes() else f"cannot write to standard output: {error.strerror}"
+        return _fail(2, told)
+    except (ValueError, TypeError, ModuleNotFoundError) as error:
         return _fail(2, str(error))
     except FloatingPointError as error:
         return _fail(1, f"{error}. {_written(arguments)}")
@@ -55,6 +59,17 @@ def _written(arguments: argparse.Namespace) -> str:
     if checkpoint is None or not os.path.exists(checkpoint):
         return "Nothing was written"
     return f"{checkpoint} holds the run up to an epoch before"
+
+
+def _flushes() -> bool:
+    """Return whether what was printed can be written; if not, it is dropped."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # The interpreter would try again as it ends, and say so at length.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def _fail(code: int, message: str) -> int:

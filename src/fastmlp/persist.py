@@ -6,6 +6,7 @@ meanwhile costs an error and not the process.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -41,10 +42,12 @@ MOST_BYTES, MOST_VALUES = 2 << 20, 1 << 16
 # What code raises over contents that are not what it expects.
 DAMAGE = (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError)
 MOST_DIMENSIONS, MOST_ELEMENTS = 8, 1 << 48  # of a tensor, dimensions of 0 left out
+# NumPy's names of what safetensors holds, in the order in which it writes tensors.
 DTYPES = {
-    **{"BOOL": "?", "U8": "<u1", "I8": "<i1", "U16": "<u2", "I16": "<i2", "U32": "<u4"},
-    **{"I32": "<i4", "U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8"},
-}
+    "U64": "<u8", "I64": "<i8", "F64": "<f8", "F32": "<f4", "U32": "<u4", "I32": "<i4",
+    "F16": "<f2", "U16": "<u2", "I16": "<i2", "I8": "|i1", "U8": "|u1", "BOOL": "|b1",
+}  # fmt: skip
+KINDS = {code[1:]: name for name, code in DTYPES.items()}
 Array = NDArray[Any]
 Path_ = str | os.PathLike[str]
 
@@ -54,13 +57,14 @@ def write_atomically(path: Path_) -> Iterator[BinaryIO]:
     """Open a temporary file that takes the place of `path` when the block ends without error.
 
     Whatever happens, `path` holds either what it held or all that was written: the temporary
-    file lies in the same folder, is flushed to the disk, and then renamed.
+    file lies in the same folder, is flushed to the disk, and then renamed. An OSError says which,
+    and names `path`.
     """
     target = check_writable(path)
     try:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    except OSError as error:  # it names the temporary file, which nobody has heard of
-        raise type(error)(f"cannot write {path}: {error.strerror}") from None
+    except OSError as error:
+        raise _named(error, f"cannot write {path}") from None
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -69,15 +73,43 @@ def write_atomically(path: Path_) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.chmod(_mode(target))
         temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # what went wrong first is what to tell
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and str(error.filename) in ("None", name):
+            raise _named(error, f"cannot write {path}") from None
         raise
-    if os.name == "posix":  # make the rename itself last
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    try:
+        _flush_folder(target.parent)
+    except OSError as error:
+        what = (
+            f"{path} is written, but a loss of power may undo that, as its folder was not flushed"
+        )
+        raise _named(error, what) from None
+
+
+def _named(error: OSError, what: str) -> OSError:
+    """Return an error to raise instead of one that names the temporary file, or none."""
+    named = type(error)(f"{what}: {error.strerror or error}")
+    named.errno = error.errno
+    return named
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename last, where the system has a way to."""
+    if os.name != "posix":
+        return
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written, but not read
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems that need it not
+            raise
+    finally:
+        os.close(handle)
 
 
 def check_writable(path: Path_) -> Path:
@@ -104,21 +136,44 @@ def _mode(target: Path) -> int:
 
 
 def save(path: Path_, tensors: Mapping[str, NDArray[Any]], description: dict[str, Any]) -> None:
-    """Write `tensors` and `description` (anything JSON can hold) to a safetensors file."""
-    import safetensors.numpy
+    """Write `tensors` and `description` (anything JSON can hold) to a safetensors file.
 
+    The file is that of the library, byte for byte, but made without a second copy of the tensors
+    in memory: the library ends the program, or worse, where there is no room for one.
+    """
     text = as_text(description)
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    metadata = {KEY: f"{_checksum(text, tensors)} {text}"}
-    data = safetensors.numpy.save(tensors, metadata=metadata)
-    header = data[8 : 8 + int.from_bytes(data[:8], "little")]
-    if len(header) > MOST_BYTES or _values(header) > MOST_VALUES:
+    header: dict[str, Any] = {"__metadata__": {KEY: f"{_checksum(text, tensors)} {text}"}}
+    ordered, start = sorted(tensors, key=lambda name: (_rank(name, tensors[name]), name)), 0
+    for name in ordered:
+        tensor = tensors[name]
+        end = start + tensor.nbytes
+        header[name] = {
+            "dtype": KINDS[tensor.dtype.str[1:]],
+            "shape": tensor.shape,
+            "data_offsets": [start, end],
+        }
+        start = end
+    head = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    if len(head) > MOST_BYTES or _values(head) > MOST_VALUES:
         raise ValueError(
-            f"cannot write {path}: the description is too large, {len(header)} bytes with "
-            f"{_values(header)} values, expected at most {MOST_BYTES} and {MOST_VALUES}"
+            f"cannot write {path}: the description is too large, {len(head)} bytes with "
+            f"{_values(head)} values, expected at most {MOST_BYTES} and {MOST_VALUES}"
         )
     with write_atomically(path) as file:
-        file.write(data)
+        file.write(len(head).to_bytes(8, "little") + head)
+        for name in ordered:
+            tensor = tensors[name]
+            file.write(tensor.astype(tensor.dtype.newbyteorder("<"), copy=False).data)
+
+
+def _rank(name: str, tensor: NDArray[Any]) -> int:
+    """Return where tensors of this dtype stand in a file, or raise TypeError."""
+    kind = tensor.dtype.str[1:]
+    if kind not in KINDS:
+        raise TypeError(f"{name} is {tensor.dtype}, which a safetensors file cannot hold")
+    return list(KINDS).index(kind)
 
 
 def as_text(description: dict[str, Any]) -> str:

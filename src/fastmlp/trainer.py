@@ -67,6 +67,7 @@ class Trainer:
         self._kept: dict[str, Array] = {}  # of the command line's, in checkpoints too
         self._checkpoint: tuple[os.PathLike[str], int] | None = None  # where to, how often
         self._rng = as_generator(seed)
+        self._drawn = (-1, -1, 0)  # epochs and steps done before, and the seed of the order
         dropout = as_real(dropout, "dropout", 0, below=1)
         self._session = Session(
             model,
@@ -248,6 +249,7 @@ class Trainer:
             checkpoints.check(self, path)
         history = self.history = self.history if self._resumed else History()
         self._resumed, self._interrupted = False, None
+        session.store()  # what an earlier fit had no memory left to bring back
         session.load()
         books = checkpoints.Books(self, n, begun)
         with _bar(epochs, progress) as bar:
@@ -318,11 +320,18 @@ class Trainer:
         self._fitting = threading.Lock()
 
     def _draw(self) -> int:
-        return int(self._rng.integers(2**64, dtype=np.uint64))
+        # As an array: NumPy makes it before it draws, so that for want of memory no draw is lost.
+        return int(self._rng.integers(2**64, size=1, dtype=np.uint64)[0])
 
     def _order(self, n: int) -> NDArray[np.intp]:
         """Return the order of the rows in the next epoch."""
-        return shuffled(n, self._draw()) if self.shuffle else np.arange(n, dtype=np.intp)
+        if not self.shuffle:
+            return np.arange(n, dtype=np.intp)
+        # An epoch that ended before its first step, for want of memory perhaps, is done again.
+        done = (self._session.epochs, self._session.step)
+        if self._drawn[:2] != done:
+            self._drawn = (*done, self._draw())
+        return shuffled(n, self._drawn[2])
 
     def _rate(self) -> float:
         if not callable(self.learning_rate):

@@ -189,8 +189,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
         try:
             yield
         except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
+            self.__dict__ = before  # which takes no memory
             if network is not None and held is not None:
                 network.restore(held)
             if drawn is not None:
@@ -261,6 +260,10 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
             if shuffles:
                 self._random_state.set_state(stream)
             raise non_finite(error) from error
+        except MemoryError:  # which came before any step of dense rows
+            if shuffles:
+                self._random_state.set_state(stream)
+            raise
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=2)
         else:
