@@ -12,6 +12,8 @@ ROOT = Path(__file__).parent
 MSVC = sysconfig.get_platform().startswith("win")
 # FASTMLP_DEBUG=1 builds with bounds checks, for finding out why something crashes.
 DEBUG = os.environ.get("FASTMLP_DEBUG") == "1"
+# FASTMLP_SANITIZE=address,undefined builds under these sanitizers: see tests/sanitize.py.
+SANITIZE = os.environ.get("FASTMLP_SANITIZE")
 # One wheel serves every Python from 3.11 on. Free-threaded Pythons have no stable ABI yet.
 ABI3 = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
@@ -42,7 +44,10 @@ def extension(name: str, *sources: str) -> Extension:
     macros = [("Py_LIMITED_API", "0x030b0000")] if ABI3 else []
     # Never let the compiler contract or reorder arithmetic: results are promised to the bit.
     flags = ["/O2", "/std:c11"] if MSVC else ["-O3", "-std=gnu11", "-ffp-contract=off", "-pthread"]
-    if not MSVC and not DEBUG:
+    if SANITIZE:
+        flags += [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-DFM_COMPACT"]
+        flags += ["-O1", "-g", "-fno-omit-frame-pointer"]
+    elif not MSVC and not DEBUG:
         flags.append("-g0")  # a tenth of the size
     return Extension(
         f"fastmlp.{name}",
@@ -51,6 +56,7 @@ def extension(name: str, *sources: str) -> Extension:
         depends=[str(path) for path in (*ROOT.glob("csrc/*"), *ROOT.glob("src/fastmlp/*.px[di]"))],
         define_macros=macros,
         extra_compile_args=flags,
+        extra_link_args=[f"-fsanitize={SANITIZE}"] if SANITIZE else [],
         py_limited_api=ABI3,
     )
 

@@ -40,6 +40,13 @@
 #define FM_UNROLL
 #endif
 
+// FM_COMPACT: every function is compiled once, not once more for each tile that it is part of. That
+// is slow to run, but sanitizers add their checks to every copy, and take half an hour to compile.
+#if defined(FM_COMPACT)
+#undef FM_UNROLL
+#define FM_UNROLL
+#endif
+
 // The compiler then reads from memory again what it has read before: registers are for the sums.
 #if defined(_MSC_VER)
 #define FM_FORGET() ((void)0)
@@ -47,7 +54,9 @@
 #define FM_FORGET() __asm__ volatile("" ::: "memory")
 #endif
 
-#if defined(_MSC_VER)
+#if defined(FM_COMPACT)
+#define INLINE static inline
+#elif defined(_MSC_VER)
 #define INLINE static __forceinline
 #else
 #define INLINE static inline __attribute__((always_inline))

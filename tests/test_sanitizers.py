@@ -1,0 +1,89 @@
+"""The C sources under sanitizers: no finding, and the bits that they have without.
+
+The whole test suite runs under them with `python tests/sanitize.py`.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from levels import LEVELS
+from test_neon import check_steps
+
+TESTS = Path(__file__).parent
+CSRC = TESTS.parent / "csrc"
+FLAGS = ["-g", "-std=gnu11", "-ffp-contract=off", "-Wall", "-Werror", "-pthread", "-DFM_COMPACT"]
+LIBRARIES = {"address,undefined": ["asan", "ubsan"], "thread": ["tsan"]}
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+
+
+def built(sanitizer, mains, folder):
+    """Build programs with all of csrc; give the folder they are in."""
+    if shutil.which("gcc") is None:
+        pytest.skip("needs gcc")
+    for name in LIBRARIES[sanitizer]:
+        command = ["gcc", f"-print-file-name=lib{name}.so"]
+        if not subprocess.run(command, capture_output=True, check=True).stdout.startswith(b"/"):
+            pytest.skip(f"gcc has no lib{name}")
+    compiler = ["gcc", *FLAGS, f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", f"-I{CSRC}"]
+    sources = [source for source in CSRC.glob("*.c") if not source.name.endswith(".inc.c")]
+    jobs = [
+        subprocess.Popen([*compiler, "-c", source, "-o", folder / f"{source.stem}.o"])
+        for source in [*sources, *(TESTS / f"{main}.c" for main in mains)]
+    ]
+    assert [job.wait() for job in jobs] == [0] * len(jobs)
+    objects = [folder / f"{source.stem}.o" for source in sources]
+    for main in mains:
+        command = [*compiler, *objects, folder / f"{main}.o", "-o", folder / main, "-lm"]
+        subprocess.run(command, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("address")
+    return built("address,undefined", ["neon_main", "threads_main"], folder)
+
+
+@pytest.fixture(scope="module")
+def thread(tmp_path_factory):
+    return built("thread", ["threads_main"], tmp_path_factory.mktemp("thread"))
+
+
+def run(*command, **options):
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, check=False, timeout=500, **options
+    )
+    assert done.returncode == 0, (done.stdout[-200:] + done.stderr[-5000:]).decode(errors="replace")
+    return done.stdout
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_steps_under_the_address_sanitizer(level, address, long):
+    """No access out of bounds, no undefined behaviour, and the bits of the build without."""
+    # the program never gives back what it takes
+    options = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+    program = address / "neon_main"
+    check_steps(lambda jobs: run(program, level, input=jobs, env=options), 1 if long else 11)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_threads_under_the_address_sanitizer(level, address, long):
+    """As above, with teams and forks, and no leak."""
+    n = 50 if long else 4
+    found = run(address / "threads_main", level, n)
+    print(f"address and undefined, {level}: {found.decode().strip()}")
+    assert found == f"{4 * n} networks, 0 wrong\n".encode()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_threads_under_the_thread_sanitizer(level, thread, long):
+    """No two threads use the same memory without an order between them."""
+    n = 50 if long else 4
+    found = run(thread / "threads_main", level, n)
+    print(f"thread, {level}: {found.decode().strip()}")
+    assert found == f"{4 * n} networks, 0 wrong\n".encode()
