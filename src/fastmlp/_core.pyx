@@ -5,6 +5,7 @@ numbers, labels in range, rows that exist) and checks for itself that every arra
 and has the length the network's sizes ask for.
 """
 
+cimport cython
 from cpython.buffer cimport (
     Py_buffer, PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE,
     PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer,
@@ -15,6 +16,7 @@ from libc.math cimport INFINITY, exp, isfinite, pow, sqrt
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
 from numpy import dtype as numpy_dtype, empty, ndarray
 
@@ -77,6 +79,47 @@ cdef class Pointer:
         PyBuffer_Release(&self.view)
 
 
+cdef class Writes:
+    """The writes to the parameters of a model, one after another and counted.
+
+    They happen under the GIL, or where there is none under the lock of this object. Who reads
+    without it and finds the count unchanged afterwards has seen the result of one write, whole; who
+    does not takes a copy.
+    """
+
+    cdef uint64_t n
+
+    cdef uint64_t count(self):
+        cdef uint64_t n
+        with cython.critical_section(self):
+            n = self.n
+        return n
+
+    cdef void store(self, const fm_engine *engine, fm_run *run):
+        with cython.critical_section(self):
+            self.n += 1
+            engine.store(run)
+
+    def write(self, params, values):
+        """params = values, all at once; both C-contiguous and of one length and dtype."""
+        cdef ptrdiff_t n_bytes = values.nbytes
+        cdef Pointer source = Pointer(values, n_bytes)
+        cdef Pointer target = Pointer(params, n_bytes, True)
+        with cython.critical_section(self):
+            self.n += 1
+            memcpy(target.view.buf, source.view.buf, n_bytes)
+
+    def copy(self, params):
+        """A copy of params as one write has left them."""
+        out = empty(params.shape, params.dtype)
+        cdef ptrdiff_t n_bytes = params.nbytes
+        cdef Pointer source = Pointer(params, n_bytes)
+        cdef Pointer target = Pointer(out, n_bytes, True)
+        with cython.critical_section(self):
+            memcpy(target.view.buf, source.view.buf, n_bytes)
+        return out
+
+
 ctypedef fused floating:
     float
     double
@@ -132,6 +175,7 @@ cdef class Core:
     optimizer : str, key of OPTIMIZERS, or None for a core that only infers
     max_rows : int, the largest batch to train on
     loss_parameter, loss_clip, dropout : float, as in fm_net
+    writes : Writes, of the model whose parameters it reads and stores, or None for its own
 
     Not for use by two threads at once, but for `infer`: the workspace is shared by all calls.
 
@@ -140,6 +184,7 @@ cdef class Core:
     """
 
     cdef object capsule, dtype
+    cdef Writes writes
     cdef fm_engine *engine
     cdef fm_run run
     cdef ptrdiff_t *sizes
@@ -153,10 +198,12 @@ cdef class Core:
     cdef ptrdiff_t n_params, itemsize, n_in, n_out, target_bytes
 
     def __cinit__(self, engine, sizes, activations, loss, dtype, ptrdiff_t max_rows=1,
-                  optimizer=None, *, double loss_parameter=0, double loss_clip=0, double dropout=0):
+                  optimizer=None, *, double loss_parameter=0, double loss_clip=0, double dropout=0,
+                  Writes writes=None):
         cdef ptrdiff_t l, L = len(sizes) - 1
         cdef size_t n_bytes
         self.capsule = engine
+        self.writes = Writes() if writes is None else writes
         self.dtype = numpy_dtype(dtype)
         self.engine = <fm_engine *>PyCapsule_GetPointer(engine, FM_ENGINE_CAPSULE)
         self.sizes = <ptrdiff_t *>malloc((L + 1) * sizeof(ptrdiff_t))
@@ -221,11 +268,13 @@ cdef class Core:
         """Outputs of the network for X: OUTPUTS (n, n_out), CLASSES (n,) or PROBABILITIES (n, n_out).
 
         X is a C-contiguous ndarray (n, n_in) of the network's dtype with n >= 1 and finite values;
-        of anything else nothing is computed and None returned. Safe in many threads at once.
+        of anything else nothing is computed and None returned. Safe in many threads at once, and
+        while another stores: the outputs are those of the parameters before or after.
         """
         cdef Py_buffer view
         cdef Pointer outputs, classes
         cdef ptrdiff_t n
+        cdef uint64_t n_writes
         if type(X) is not ndarray:
             return None
         try:
@@ -238,7 +287,10 @@ cdef class Core:
             n = view.shape[0]
             out = empty((n, self.n_out), self.dtype)
             outputs = Pointer(out, n * self.n_out * self.itemsize, True)
+            n_writes = self.writes.count()
             self._forward(outputs.view.buf, view.buf, n, params)
+            if self.writes.count() != n_writes:
+                self._forward(outputs.view.buf, view.buf, n, self.writes.copy(params))
             if what == CLASSES:
                 out = empty(n, LABEL)
                 classes = Pointer(out, n * sizeof(int64_t), True)
@@ -353,12 +405,12 @@ cdef class Core:
         self.run.moment2 = NULL  # the state has room for one only under Adam
         if second is not None and self.run.rule.kind == FM_ADAM:
             self.run.moment2 = second.view.buf
+        if store:  # with the GIL: others see all of it or nothing, and so does a fork
+            self.writes.store(self.engine, &self.run)
+            return
+        self.can_undo = False
         with nogil:
-            if store:
-                self.engine.store(&self.run)
-            else:
-                self.can_undo = False
-                self.engine.load(&self.run)
+            self.engine.load(&self.run)
 
     def epoch(self, X, y, order, ptrdiff_t batch_size, *, sample_weight=None, double learning_rate,
               double l2=0, double weight_decay=0, double decoupled_decay=0,

@@ -19,10 +19,12 @@ from fastmlp._core import (
     OUTPUTS,
     PROBABILITIES,
     Core,
+    Writes,
 )
 from fastmlp.activations import activate, slope
 from fastmlp.inputs import as_features, as_int, as_labels, as_real, as_values, as_weights
 from fastmlp.losses import DEFAULT_PARAMETER, row_losses
+from fastmlp.turn import Turn
 
 __all__ = ["MLP"]
 
@@ -78,6 +80,13 @@ class MLP:
     metadata : dict
         Whatever belongs to the model and can be written as JSON; travels in its file.
 
+    Notes
+    -----
+    A model may be used in many threads at once, also while one of them trains it: whatever reads
+    the parameters sees them as a trainer has written them at one time, after the fit or before a
+    callback or validation. Only two fits at once are refused, with RuntimeError, and who writes to
+    `params`, `weights` or `biases` while others read has to see to the order.
+
     Examples
     --------
     >>> import numpy as np, fastmlp
@@ -117,8 +126,14 @@ class MLP:
 
         self.params = _aligned_zeros(self.n_parameters, self.dtype)
         self.weights, self.biases = self.split(self.params)
-        self._inference: Core | None = None
+        self._share()
         self._initialise(np.random.default_rng(seed))
+
+    def _share(self) -> None:
+        """Make what threads share that use this model."""
+        self._inference: Core | None = None
+        self._writes = Writes()
+        self._turn = Turn()  # of the thread that trains it
 
     @property
     def n_parameters(self) -> int:
@@ -220,13 +235,13 @@ class MLP:
         array([[[ 6., -3.]]], dtype=float32)
         """
         A = as_features(X, self.dtype, self.sizes[0])
-        slopes = []
-        for W, b, activation in zip(self.weights, self.biases, self.activations, strict=False):
+        slopes, (weights, biases) = [], self.split(self.read())
+        for W, b, activation in zip(weights, biases, self.activations, strict=False):
             Z = A @ W + b
             A = activate(Z, activation)
             slopes.append(slope(Z, activation))
-        J = np.broadcast_to(self.weights[-1].T, (len(A), *self.weights[-1].T.shape))
-        for W, dA in zip(self.weights[-2::-1], slopes[::-1], strict=True):
+        J = np.broadcast_to(weights[-1].T, (len(A), *weights[-1].T.shape))
+        for W, dA in zip(weights[-2::-1], slopes[::-1], strict=True):
             J = (J * dA[:, np.newaxis, :]) @ W.T
         return np.array(J)
 
@@ -278,7 +293,7 @@ class MLP:
         features, targets = self.as_data(X, y)
         flat = np.empty_like(self.params)
         core = self.core(max_rows=len(features), optimizer="sgd")
-        loss = core.gradients(flat, features, targets, self.params)
+        loss = core.gradients(flat, features, targets, self.read())
         if not np.isfinite(loss):
             flat.fill(np.nan)
         return (loss, *self.split(flat))
@@ -297,15 +312,16 @@ class MLP:
         return features, as_values(y, n, self.sizes[-1], self.dtype, f"y{suffix}")
 
     def _infer(self, X: ArrayLike, what: int) -> Array:
-        if self._inference is None:
-            self._inference = self.core()
-        result = self._inference.infer(X, self.params, what)
+        core = self._inference
+        if core is None:
+            core = self._inference = self.core()
+        result = core.infer(X, self.params, what)
         if result is not None:
             return result
         # It was not an array to use as it stands: find out why.
         features = as_features(X, self.dtype, self.sizes[0])
         if len(features):
-            result = self._inference.infer(features, self.params, what)
+            result = core.infer(features, self.params, what)
             assert result is not None
             return result
         return (
@@ -332,8 +348,9 @@ class MLP:
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        views = ("weights", "biases", "_inference")
-        return {name: value for name, value in vars(self).items() if name not in views}
+        own = ("weights", "biases", "_inference", "_writes", "_turn")
+        state = {name: value for name, value in vars(self).items() if name not in own}
+        return {**state, "params": self.read()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -341,7 +358,15 @@ class MLP:
             self.params = _aligned_zeros(self.n_parameters, self.dtype)
             self.params[:] = state["params"]
         self.weights, self.biases = self.split(self.params)
-        self._inference = None
+        self._share()
+
+    def read(self) -> Array:
+        """Return a copy of `params`, whole also where another thread trains the model."""
+        return self._writes.copy(self.params)
+
+    def write(self, params: Array) -> None:
+        """Change all of `params` at once: threads that predict see them before or after."""
+        self._writes.write(self.params, np.ascontiguousarray(params, self.dtype))
 
     def core(
         self,
@@ -364,6 +389,7 @@ class MLP:
             loss_parameter=self.loss_parameter,
             loss_clip=self.probability_clip,
             dropout=dropout,
+            writes=self._writes,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -381,7 +407,8 @@ class MLP:
 
     def parts(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Return what the file of this model holds: its tensors, and its description for JSON."""
-        if not np.isfinite(self.params).all():
+        params = self.read()
+        if not np.isfinite(params).all():
             raise ValueError("the model has parameters that are not finite; it was not saved")
         if not isinstance(self.metadata, dict):
             raise TypeError(f"metadata is {type(self.metadata).__name__}, expected a dict")
@@ -393,8 +420,9 @@ class MLP:
             **({"loss_parameter": self.loss_parameter} if self.loss_parameter else {}),
             "metadata": self.metadata,
         }
-        tensors = {f"weights.{i}": W for i, W in enumerate(self.weights)}
-        tensors |= {f"biases.{i}": b for i, b in enumerate(self.biases)}
+        weights, biases = self.split(params)
+        tensors = {f"weights.{i}": W for i, W in enumerate(weights)}
+        tensors |= {f"biases.{i}": b for i, b in enumerate(biases)}
         return tensors, description
 
     @classmethod
