@@ -234,17 +234,16 @@ def test_epochs_of_a_session_take_turns():
 
 def test_a_store_does_not_wait_for_an_epoch_and_comes_after_it():
     X, y = digits(60)
-    X = np.tile(X.astype("f"), (200, 1))
+    X, order = X.astype("f"), np.tile(np.arange(60), 5000)
     model = fastmlp.MLP([64, 100, 10])
     session = Session(model, "sgd", n_threads=1)
-    order, before = np.arange(12000), model.params.copy()
-    labels = np.tile(y, 200)
+    before = model.params.copy()
     thread = threading.Thread(
-        target=session.epoch, args=(X, labels, order, 10), kwargs={"learning_rate": 0.01}
+        target=session.epoch, args=(X, y, order, 10), kwargs={"learning_rate": 0.01}
     )
     thread.start()
     while not session._computes:
-        pass
+        assert thread.is_alive()
     session.store()
     assert thread.is_alive() and (model.params == before).all()
     thread.join()
