@@ -26,7 +26,7 @@ from fastmlp._csrc cimport (
     FM_MATH_LOGISTIC, FM_MATH_TANH, FM_NORMAL_CDF, FM_POISSON, FM_QUANTILE, FM_RELU, FM_SGD, FM_SILU,
     FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR, FM_TANH, fm_allocate, fm_dropout_words, fm_engine,
     fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_fused_engine, fm_probe, fm_release,
-    fm_run, fm_shuffle, fm_team_close, fm_team_open, fm_vector_math,
+    fm_hold_forks, fm_let_fork, fm_run, fm_shuffle, fm_team_close, fm_team_open, fm_vector_math,
 )
 
 cdef extern from "<time.h>" nogil:
@@ -337,17 +337,21 @@ cdef class Core:
         try:
             self.engine.prepare(&run)
             if n == 1:  # sooner done than the interpreter handed over
+                self._hold_forks()
                 self.engine.forward(&run, out, X, 1)
+                self._let_fork()
                 return
             with nogil:
                 while start < n:
                     B = min(n - start, run.max_rows)
+                    self._hold_forks()
                     self.engine.forward(
                         &run,
                         <char *>out + start * self.n_out * self.itemsize,
                         <const char *>X + start * self.n_in * self.itemsize,
                         B,
                     )
+                    self._let_fork()
                     start += B
                     if start < n:
                         _check_signals()
@@ -382,7 +386,9 @@ cdef class Core:
             n_threads = min(n_threads, self._useful_threads(n))
         with nogil:
             self.run.team = fm_team_open(n_threads, max_workers)
+            self._hold_forks()
             loss = self.engine.gradients(&self.run)
+            self._let_fork()
             fm_team_close(self.run.team)
             self.run.team = NULL
         return loss / self.run.weight_sum
@@ -504,6 +510,15 @@ cdef class Core:
                 total += (<const double *>run.sample_weight)[row]
         return total
 
+    cdef void _hold_forks(self) noexcept nogil:
+        # BLAS has locks of its own, which a child of a fork in the middle would wait for for ever.
+        if self.engine.level == NULL:
+            fm_hold_forks()
+
+    cdef void _let_fork(self) noexcept nogil:
+        if self.engine.level == NULL:
+            fm_let_fork()
+
     cdef int _useful_threads(self, ptrdiff_t B):
         # at least FLOPS_PER_THREAD multiplications and additions for every thread of a step
         cdef double flops = 6.0 * self.n_params * B
@@ -549,7 +564,9 @@ cdef class Core:
                 penalty = 0.5 * l2 * self.engine.penalty(run)
             if steps == 0:  # the backup is of the state before all of them
                 run.backup = self.backup
+            self._hold_forks()
             loss = self.engine.step(run)
+            self._let_fork()
             if steps == 0:
                 self.backup = run.backup
                 run.backup = NULL

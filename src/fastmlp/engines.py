@@ -184,12 +184,18 @@ def _limit() -> None:
 
 def _forget_limits() -> None:
     """Forget, in a forked process, what threads asked for that it does not have."""
+    _limit_turn.release()
     for key in [key for key, (thread, _) in _limits.items() if thread != threading.get_ident()]:
         del _limits[key]
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_limits)
+    # Not while BLAS makes threads: it holds a lock then, which the child would wait for for ever.
+    os.register_at_fork(
+        before=_limit_turn.acquire,
+        after_in_parent=_limit_turn.release,
+        after_in_child=_forget_limits,
+    )
 
 
 def configuration() -> dict[str, Any]:
