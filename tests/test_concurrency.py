@@ -250,6 +250,24 @@ def test_a_store_does_not_wait_for_an_epoch_and_comes_after_it():
     assert (model.params != before).any() and not session._newer
 
 
+def test_a_store_waits_where_the_model_lacks_a_completed_epoch():
+    X, y = digits(60)
+    X, model = X.astype("f"), fastmlp.MLP([64, 100, 10])
+    session, before = Session(model, "sgd", n_threads=1), model.params.copy()
+
+    def epoch(order):
+        session.epoch(X, y, order, 10, learning_rate=0.01)
+
+    epoch(np.arange(60))
+    thread = threading.Thread(target=epoch, args=(np.tile(np.arange(60), 5000),))
+    thread.start()
+    while not session._computes:
+        assert thread.is_alive()
+    session.store()
+    assert (model.params != before).any()
+    thread.join()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGALRM")
 def test_an_epoch_in_the_signal_handler_of_an_epoch_is_refused():
     X, y = digits(60)
