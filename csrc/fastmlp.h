@@ -91,7 +91,7 @@ typedef struct fm_engine {
     const void *level;           // for fm_run
     // Bytes of workspace and of state for batches of up to net's max_rows rows.
     void (*sizes)(const fm_run *run, size_t *workspace, size_t *state);
-    // Called once when run, its workspace and its state are there.
+    // Called once when run, its workspace and, unless it only infers, its state are there.
     void (*prepare)(fm_run *run);
     // State from params and those moments that are not NULL, and back.
     void (*load)(fm_run *run);

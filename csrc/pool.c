@@ -22,6 +22,8 @@ void fm_team_run(fm_team *team, void (*work)(void *, int), void *argument)
 }
 void fm_team_barrier(fm_team *team) { (void)team; }
 void fm_team_close(fm_team *team) { (void)team; }
+void fm_hold_forks(void) {}
+void fm_let_fork(void) {}
 
 #else
 
@@ -147,19 +149,60 @@ static void *worker_main(void *argument)
     return NULL;
 }
 
-static void before_fork(void) { pthread_mutex_lock(&pool_lock); }
-static void after_fork_parent(void) { pthread_mutex_unlock(&pool_lock); }
+// Forks are held as long as anybody is in. Whoever wants to fork comes before those who want in, or
+// fits that overlap would keep it waiting.
+static pthread_mutex_t fork_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t all_out = PTHREAD_COND_INITIALIZER, fork_over = PTHREAD_COND_INITIALIZER;
+static int n_in, n_forks;
+
+static void before_fork(void)
+{
+    pthread_mutex_lock(&fork_lock);
+    n_forks++;
+    while (n_in)
+        pthread_cond_wait(&all_out, &fork_lock);
+    pthread_mutex_lock(&pool_lock);
+}
+static void after_fork_parent(void)
+{
+    pthread_mutex_unlock(&pool_lock);
+    n_forks--;
+    pthread_cond_broadcast(&fork_over);
+    pthread_mutex_unlock(&fork_lock);
+}
 static void after_fork_child(void)
 {
     // The child has none of the workers: forget them, and let new ones be made when needed.
     idle = NULL;
     n_workers = 0;
     process++;
+    n_in = n_forks = 0;
     pthread_mutex_init(&pool_lock, NULL);
+    pthread_mutex_init(&fork_lock, NULL);
+    pthread_cond_init(&all_out, NULL);
+    pthread_cond_init(&fork_over, NULL);
 }
 static void register_fork(void)
 {
     pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+}
+
+void fm_hold_forks(void)
+{
+    pthread_once(&pool_once, register_fork);
+    pthread_mutex_lock(&fork_lock);
+    while (n_forks)
+        pthread_cond_wait(&fork_over, &fork_lock);
+    n_in++;
+    pthread_mutex_unlock(&fork_lock);
+}
+
+void fm_let_fork(void)
+{
+    pthread_mutex_lock(&fork_lock);
+    if (--n_in == 0)
+        pthread_cond_broadcast(&all_out);
+    pthread_mutex_unlock(&fork_lock);
 }
 
 // With pool_lock held: an idle worker, or a new one.

@@ -18,4 +18,8 @@ void fm_team_barrier(fm_team *team);
 
 void fm_team_close(fm_team *team);
 
+// Between these two calls no fork happens: for code whose locks a child could find taken for ever.
+void fm_hold_forks(void);
+void fm_let_fork(void);
+
 #endif

@@ -136,7 +136,7 @@ def test_other_data(alarm, tmp_path):
         ({"rows": 4008}, "4008 of 4000 rows"),
         ({"rows": -12}, "rows is -12"),
         ({"rows": 24, "steps": 3}, "24 of 4000 rows in 3 steps"),
-        ({"loss": "nan"}, "loss is nan"),
+        ({"loss": "nan"}, "loss is 'nan'"),
         ({"loss": []}, "loss is"),
         ({"n_samples": 2**64}, "n_samples is"),
         ({"penalty": ...}, "it lacks 'penalty'"),

@@ -7,6 +7,7 @@ from tolerances import roundoff
 
 import fastmlp
 from fastmlp import MLP
+from fastmlp._core import OUTPUTS
 
 
 def data(model, n, seed=0):
@@ -174,3 +175,12 @@ def test_copies_and_pickles_keep_views_and_parameters_together():
         twin.params[:] = 0
         assert not twin.weights[0].any() and model.weights[0].any()
         assert twin.metadata == {"note": "kept"} and repr(twin) == repr(model)
+
+
+@pytest.mark.parametrize("engine", ["fused", "blas"])
+def test_a_core_that_only_infers_is_there_for_either_engine(engine):
+    """On a CPU without vectors, BLAS is the engine that `predict` has."""
+    model = MLP([3, 2], seed=0)
+    X = np.array([[1, 2, 4], [8, 16, 32]], "f")
+    outputs = model.core(engine=engine).infer(X, model.params, OUTPUTS)
+    np.testing.assert_allclose(outputs, X.astype(float) @ model.weights[0], rtol=1e-6)

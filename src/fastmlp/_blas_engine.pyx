@@ -360,7 +360,8 @@ cdef void _engine_sizes(const fm_run *run, size_t *workspace, size_t *state) noe
 
 
 cdef void _engine_prepare(fm_run *run) noexcept nogil:
-    memset(run.state, 0, 3 * _n_params(&run.net) * _itemsize(&run.net))
+    if run.state != NULL:  # a run that only infers has none
+        memset(run.state, 0, 3 * _n_params(&run.net) * _itemsize(&run.net))
 
 
 cdef void _engine_load(fm_run *run) noexcept nogil:

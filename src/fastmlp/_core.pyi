@@ -11,6 +11,10 @@ CLASSES: int
 PROBABILITIES: int
 DTYPES: dict[str, int]
 
+class Writes:
+    def write(self, params: NDArray[Any], values: NDArray[Any]) -> None: ...
+    def copy(self, params: NDArray[Any]) -> NDArray[Any]: ...
+
 class Core:
     t: int
     number: int
@@ -28,6 +32,7 @@ class Core:
         loss_parameter: float = 0,
         loss_clip: float = 0,
         dropout: float = 0,
+        writes: Writes | None = None,
     ) -> None: ...
     def infer(self, X: object, params: NDArray[Any], what: int) -> NDArray[Any] | None: ...
     def gradients(

@@ -5,6 +5,7 @@ numbers, labels in range, rows that exist) and checks for itself that every arra
 and has the length the network's sizes ask for.
 """
 
+cimport cython
 from cpython.buffer cimport (
     Py_buffer, PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE,
     PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer,
@@ -15,6 +16,7 @@ from libc.math cimport INFINITY, exp, isfinite, pow, sqrt
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
 from numpy import dtype as numpy_dtype, empty, ndarray
 
@@ -26,7 +28,7 @@ from fastmlp._csrc cimport (
     FM_MATH_LOGISTIC, FM_MATH_TANH, FM_NORMAL_CDF, FM_POISSON, FM_QUANTILE, FM_RELU, FM_SGD, FM_SILU,
     FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR, FM_TANH, fm_allocate, fm_dropout_words, fm_engine,
     fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_fused_engine, fm_probe, fm_release,
-    fm_run, fm_shuffle, fm_team_close, fm_team_open, fm_vector_math,
+    fm_hold_forks, fm_let_fork, fm_run, fm_shuffle, fm_team_close, fm_team_open, fm_vector_math,
 )
 
 cdef extern from "<time.h>" nogil:
@@ -77,6 +79,47 @@ cdef class Pointer:
 
     def __dealloc__(self):
         PyBuffer_Release(&self.view)
+
+
+cdef class Writes:
+    """The writes to the parameters of a model, one after another and counted.
+
+    They happen under the GIL, or where there is none under the lock of this object. Who reads
+    without it and finds the count unchanged afterwards has seen the result of one write, whole; who
+    does not takes a copy.
+    """
+
+    cdef uint64_t n
+
+    cdef uint64_t count(self):
+        cdef uint64_t n
+        with cython.critical_section(self):
+            n = self.n
+        return n
+
+    cdef void store(self, const fm_engine *engine, fm_run *run):
+        with cython.critical_section(self):
+            self.n += 1
+            engine.store(run)
+
+    def write(self, params, values):
+        """params = values, all at once; both C-contiguous and of one length and dtype."""
+        cdef ptrdiff_t n_bytes = values.nbytes
+        cdef Pointer source = Pointer(values, n_bytes)
+        cdef Pointer target = Pointer(params, n_bytes, True)
+        with cython.critical_section(self):
+            self.n += 1
+            memcpy(target.view.buf, source.view.buf, n_bytes)
+
+    def copy(self, params):
+        """A copy of params as one write has left them."""
+        out = empty(params.shape, params.dtype)
+        cdef ptrdiff_t n_bytes = params.nbytes
+        cdef Pointer source = Pointer(params, n_bytes)
+        cdef Pointer target = Pointer(out, n_bytes, True)
+        with cython.critical_section(self):
+            memcpy(target.view.buf, source.view.buf, n_bytes)
+        return out
 
 
 ctypedef fused floating:
@@ -161,6 +204,7 @@ cdef class Core:
     optimizer : str, key of OPTIMIZERS, or None for a core that only infers
     max_rows : int, the largest batch to train on
     loss_parameter, loss_clip, dropout : float, as in fm_net
+    writes : Writes, of the model whose parameters it reads and stores, or None for its own
 
     Not for use by two threads at once, but for `infer`: the workspace is shared by all calls.
 
@@ -169,6 +213,7 @@ cdef class Core:
     """
 
     cdef object capsule, dtype
+    cdef Writes writes
     cdef fm_engine *engine
     cdef fm_run run
     cdef ptrdiff_t *sizes
@@ -186,11 +231,13 @@ cdef class Core:
     cdef ptrdiff_t n_params, itemsize, n_in, n_out, target_bytes
 
     def __cinit__(self, engine, sizes, activations, loss, dtype, ptrdiff_t max_rows=1,
-                  optimizer=None, *, double loss_parameter=0, double loss_clip=0, double dropout=0):
+                  optimizer=None, *, double loss_parameter=0, double loss_clip=0, double dropout=0,
+                  Writes writes=None):
         cdef ptrdiff_t l, L = len(sizes) - 1
         cdef size_t n_bytes
         self.number = -1
         self.capsule = engine
+        self.writes = Writes() if writes is None else writes
         self.dtype = numpy_dtype(dtype)
         self.engine = <fm_engine *>PyCapsule_GetPointer(engine, FM_ENGINE_CAPSULE)
         self.sizes = <ptrdiff_t *>malloc((L + 1) * sizeof(ptrdiff_t))
@@ -259,11 +306,13 @@ cdef class Core:
         """Outputs of the network for X: OUTPUTS (n, n_out), CLASSES (n,) or PROBABILITIES (n, n_out).
 
         X is a C-contiguous ndarray (n, n_in) of the network's dtype with n >= 1 and finite values;
-        of anything else nothing is computed and None returned. Safe in many threads at once.
+        of anything else nothing is computed and None returned. Safe in many threads at once, and
+        while another stores: the outputs are those of the parameters before or after.
         """
         cdef Py_buffer view
         cdef Pointer outputs, classes
         cdef ptrdiff_t n
+        cdef uint64_t n_writes
         if type(X) is not ndarray:
             return None
         try:
@@ -276,7 +325,10 @@ cdef class Core:
             n = view.shape[0]
             out = empty((n, self.n_out), self.dtype)
             outputs = Pointer(out, n * self.n_out * self.itemsize, True)
+            n_writes = self.writes.count()
             self._forward(outputs.view.buf, view.buf, n, params)
+            if self.writes.count() != n_writes:
+                self._forward(outputs.view.buf, view.buf, n, self.writes.copy(params))
             if what == CLASSES:
                 out = empty(n, LABEL)
                 classes = Pointer(out, n * sizeof(int64_t), True)
@@ -323,17 +375,21 @@ cdef class Core:
         try:
             self.engine.prepare(&run)
             if n == 1:  # sooner done than the interpreter handed over
+                self._hold_forks()
                 self.engine.forward(&run, out, X, 1)
+                self._let_fork()
                 return
             with nogil:
                 while start < n:
                     B = min(n - start, run.max_rows)
+                    self._hold_forks()
                     self.engine.forward(
                         &run,
                         <char *>out + start * self.n_out * self.itemsize,
                         <const char *>X + start * self.n_in * self.itemsize,
                         B,
                     )
+                    self._let_fork()
                     start += B
                     if start < n:
                         _check_signals()
@@ -369,7 +425,9 @@ cdef class Core:
         self._listen()
         with nogil:
             self.run.team = fm_team_open(n_threads, max_workers)
+            self._hold_forks()
             loss = self.engine.gradients(&self.run)
+            self._let_fork()
             fm_team_close(self.run.team)
             self.run.team = NULL
         if self.signals.raised:
@@ -394,12 +452,12 @@ cdef class Core:
         self.run.moment2 = NULL  # the state has room for one only under Adam
         if second is not None and self.run.rule.kind == FM_ADAM:
             self.run.moment2 = second.view.buf
+        if store:  # with the GIL: others see all of it or nothing, and so does a fork
+            self.writes.store(self.engine, &self.run)
+            return
+        self.can_undo = False
         with nogil:
-            if store:
-                self.engine.store(&self.run)
-            else:
-                self.can_undo = False
-                self.engine.load(&self.run)
+            self.engine.load(&self.run)
 
     def epoch(self, X, y, order, ptrdiff_t batch_size, *, sample_weight=None, double learning_rate,
               double l2=0, double weight_decay=0, double decoupled_decay=0,
@@ -521,6 +579,15 @@ cdef class Core:
                 total += (<const double *>run.sample_weight)[row]
         return total
 
+    cdef void _hold_forks(self) noexcept nogil:
+        # BLAS has locks of its own, which a child of a fork in the middle would wait for for ever.
+        if self.engine.level == NULL:
+            fm_hold_forks()
+
+    cdef void _let_fork(self) noexcept nogil:
+        if self.engine.level == NULL:
+            fm_let_fork()
+
     cdef int _useful_threads(self, ptrdiff_t B):
         # at least FLOPS_PER_THREAD multiplications and additions for every thread of a step
         cdef double flops = 6.0 * self.n_params * B
@@ -572,7 +639,9 @@ cdef class Core:
                 break
             if steps == 0:  # the backup is of the state before all of them
                 run.backup = self.backup
+            self._hold_forks()
             loss = self.engine.step(run)
+            self._let_fork()
             if steps == 0:
                 self.backup = run.backup
                 run.backup = NULL

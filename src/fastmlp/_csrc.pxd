@@ -90,3 +90,5 @@ cdef extern from "pool.h" nogil:
 
     fm_team *fm_team_open(int n_threads, int max_workers)
     void fm_team_close(fm_team *team)
+    void fm_hold_forks()
+    void fm_let_fork()

@@ -190,7 +190,7 @@ def _restored(
     if set(moments) != set(places):
         raise ValueError(f"it holds {len(moments)} moments, expected {len(places)}")
     trainer._rng = _generator(held["generator"])
-    tensors = stored.read(model.tensors() | places)
+    tensors = stored.read(model.tensors(model.params) | places)
     model.check_finite()
     # The mean square of a gradient may be too large for float32, and be infinite, in a good run.
     if any(np.isnan(moment).any() for moment in session.moments):

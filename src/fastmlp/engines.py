@@ -5,11 +5,13 @@ import functools
 import os
 import platform
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fastmlp._core import fused_engine
+from fastmlp.turn import Turn
 
 __all__ = [
     "ENGINES",
@@ -143,12 +145,57 @@ def _thread_pools() -> Any:
 def blas_threads(n_threads: int | None) -> Iterator[int]:
     """Hold BLAS to `n_threads` threads, or leave it as its caller set it; yields how many it has.
 
-    Never more than `usable_threads`. The limit is one of the whole process, as BLAS has it.
+    Never more than `usable_threads`. The limit is one of the whole process, as BLAS has it: where
+    several hold BLAS at once, the least of their limits holds until they end.
     """
-    pools = _thread_pools()
-    most = None if n_threads is None else min(n_threads, usable_threads())
-    with contextlib.nullcontext() if most is None else pools.limit(limits=most):
+    pools, me = _thread_pools(), object()
+    if n_threads is not None:
+        _limits[me] = threading.get_ident(), min(n_threads, usable_threads())
+    _limit()
+    try:
         yield max((pool["num_threads"] for pool in pools.info()), default=1)
+    finally:
+        _limits.pop(me, None)
+        _limit()
+
+
+# Who holds BLAS to how many threads, and how many its libraries had before.
+_limits: dict[object, tuple[int, int]] = {}
+_before: list[int] = []
+_limit_turn = Turn()
+
+
+def _limit() -> None:
+    """Give BLAS the threads that `_limits` leaves it."""
+    if not _limits and not _before:
+        return
+    with _limit_turn:
+        libraries = _thread_pools().lib_controllers
+        limits = [n for _, n in list(_limits.values())]
+        if limits and not _before:
+            _before[:] = [library.num_threads for library in libraries]
+        for library, n in zip(libraries, _before, strict=False):
+            wanted = min(limits, default=n)
+            if library.num_threads != wanted:
+                library.set_num_threads(wanted)
+        if not limits:
+            _before.clear()
+
+
+def _forget_limits() -> None:
+    """Forget, in a forked process, what threads asked for that it does not have."""
+    _limit_turn.release()
+    for key in [key for key, (thread, _) in _limits.items() if thread != threading.get_ident()]:
+        del _limits[key]
+
+
+if hasattr(os, "register_at_fork"):
+    # Not while BLAS makes threads: it holds a lock then, which the child would wait for for ever.
+    os.register_at_fork(
+        before=_limit_turn.acquire,
+        after_in_parent=_limit_turn.release,
+        after_in_child=_forget_limits,
+    )
 
 
 def configuration() -> dict[str, Any]:

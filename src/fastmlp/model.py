@@ -20,6 +20,7 @@ from fastmlp._core import (
     OUTPUTS,
     PROBABILITIES,
     Core,
+    Writes,
 )
 from fastmlp.activations import activate, slope
 from fastmlp.inputs import (
@@ -32,6 +33,7 @@ from fastmlp.inputs import (
     as_weights,
 )
 from fastmlp.losses import DEFAULT_PARAMETER, row_losses
+from fastmlp.turn import Turn
 
 __all__ = ["MLP"]
 
@@ -86,6 +88,13 @@ class MLP:
         as much less than 1, as scikit-learn has it. Gradients do not change.
     metadata : dict
         Whatever belongs to the model and can be written as JSON; travels in its file.
+
+    Notes
+    -----
+    A model may be used in many threads at once, also while one of them trains it: whatever reads
+    the parameters sees them as a trainer has written them at one time, after the fit or before a
+    callback or validation. Only two fits at once are refused, with RuntimeError, and who writes to
+    `params`, `weights` or `biases` while others read has to see to the order.
 
     Examples
     --------
@@ -145,7 +154,13 @@ class MLP:
         memory.check(n_bytes + drawn, f"a network of sizes {_abridged(self.sizes)}")
         self.params = _aligned_zeros(self.n_parameters, self.dtype)
         self.weights, self.biases = self.split(self.params)
+        self._share()
+
+    def _share(self) -> None:
+        """Make what threads share that use this model."""
         self._inference: Core | None = None
+        self._writes = Writes()
+        self._turn = Turn()  # of the thread that trains it
 
     @property
     def n_parameters(self) -> int:
@@ -249,14 +264,14 @@ class MLP:
         array([[[ 6., -3.]]], dtype=float32)
         """
         A = as_features(X, self.dtype, self.sizes[0])
-        slopes = []
+        slopes, (weights, biases) = [], self.split(self.read())
         with np.errstate(all="ignore"):  # what overflows is infinite, or NaN
-            for W, b, activation in zip(self.weights, self.biases, self.activations, strict=False):
+            for W, b, activation in zip(weights, biases, self.activations, strict=False):
                 Z = A @ W + b
                 A = activate(Z, activation)
                 slopes.append(slope(Z, activation))
-            J = np.broadcast_to(self.weights[-1].T, (len(A), *self.weights[-1].T.shape))
-            for W, dA in zip(self.weights[-2::-1], slopes[::-1], strict=True):
+            J = np.broadcast_to(weights[-1].T, (len(A), *weights[-1].T.shape))
+            for W, dA in zip(weights[-2::-1], slopes[::-1], strict=True):
                 J = (J * dA[:, np.newaxis, :]) @ W.T
         return np.array(J)
 
@@ -311,7 +326,7 @@ class MLP:
         features, targets = self.as_data(X, y)
         flat = np.empty_like(self.params)
         core = self.core(max_rows=len(features), optimizer="sgd")
-        loss = core.gradients(flat, features, targets, self.params)
+        loss = core.gradients(flat, features, targets, self.read())
         if not np.isfinite(loss):
             flat.fill(np.nan)
         return (loss, *self.split(flat))
@@ -330,15 +345,16 @@ class MLP:
         return features, as_values(y, n, self.sizes[-1], self.dtype, f"y{suffix}")
 
     def _infer(self, X: ArrayLike, what: int) -> Array:
-        if self._inference is None:
-            self._inference = self.core()
-        result = self._inference.infer(X, self.params, what)
+        core = self._inference
+        if core is None:
+            core = self._inference = self.core()
+        result = core.infer(X, self.params, what)
         if result is not None:
             return result
         # It was not an array to use as it stands: find out why.
         features = as_features(X, self.dtype, self.sizes[0])
         if len(features):
-            result = self._inference.infer(features, self.params, what)
+            result = core.infer(features, self.params, what)
             assert result is not None
             return result
         return (
@@ -365,8 +381,9 @@ class MLP:
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        views = ("weights", "biases", "_inference")
-        return {name: value for name, value in vars(self).items() if name not in views}
+        own = ("weights", "biases", "_inference", "_writes", "_turn")
+        state = {name: value for name, value in vars(self).items() if name not in own}
+        return {**state, "params": self.read()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -374,7 +391,15 @@ class MLP:
             self.params = _aligned_zeros(self.n_parameters, self.dtype)
             self.params[:] = state["params"]
         self.weights, self.biases = self.split(self.params)
-        self._inference = None
+        self._share()
+
+    def read(self) -> Array:
+        """Return a copy of `params`, whole also where another thread trains the model."""
+        return self._writes.copy(self.params)
+
+    def write(self, params: Array) -> None:
+        """Change all of `params` at once: threads that predict see them before or after."""
+        self._writes.write(self.params, np.ascontiguousarray(params, self.dtype))
 
     def core(
         self,
@@ -397,6 +422,7 @@ class MLP:
             loss_parameter=self.loss_parameter,
             loss_clip=self.probability_clip,
             dropout=dropout,
+            writes=self._writes,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -414,7 +440,8 @@ class MLP:
 
     def parts(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Return what the file of this model holds: its tensors, and its description for JSON."""
-        if not np.isfinite(self.params).all():
+        params = self.read()
+        if not np.isfinite(params).all():
             raise ValueError("the model has parameters that are not finite; it was not saved")
         if not isinstance(self.metadata, dict):
             raise TypeError(f"metadata is {type(self.metadata).__name__}, expected a dict")
@@ -426,12 +453,13 @@ class MLP:
             **({"loss_parameter": self.loss_parameter} if self.loss_parameter else {}),
             "metadata": self.metadata,
         }
-        return self.tensors(), description
+        return self.tensors(params), description
 
-    def tensors(self) -> dict[str, Array]:
-        """Return weights and biases under their names in a file: views."""
-        tensors = {f"weights.{i}": W for i, W in enumerate(self.weights)}
-        return tensors | {f"biases.{i}": b for i, b in enumerate(self.biases)}
+    def tensors(self, params: Array) -> dict[str, Array]:
+        """Return the weights and biases in an array like `params` under their names in a file."""
+        weights, biases = self.split(params)
+        tensors = {f"weights.{i}": W for i, W in enumerate(weights)}
+        return tensors | {f"biases.{i}": b for i, b in enumerate(biases)}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "MLP":
@@ -443,7 +471,7 @@ class MLP:
         """
         with persist.reading(path) as stored:
             model = cls.described(stored.description, stored.shapes)
-            stored.read(model.tensors())
+            stored.read(model.tensors(model.params))
             model.check_finite()
         return model
 
@@ -471,7 +499,7 @@ class MLP:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"its description is not valid ({error})") from None
         dtype = np.dtype(model.dtype)
-        expected = {name: (dtype, view.shape) for name, view in model.tensors().items()}
+        expected = {name: (dtype, view.shape) for name, view in model.tensors(model.params).items()}
         for name, what in expected.items():
             if shapes.get(name) != what:
                 raise ValueError(f"{name} is not {model.dtype} of shape {what[1]}")

@@ -11,6 +11,7 @@ from fastmlp import engines
 from fastmlp._core import Core
 from fastmlp.errors import DivergedError
 from fastmlp.model import MLP
+from fastmlp.turn import Turn
 
 __all__ = ["Position", "Session", "dense_rows"]
 
@@ -44,6 +45,10 @@ class Session:
     The engine trains a copy of the parameters in a layout of its own. `epoch` goes on with that
     copy, `store` brings it back into `model.params` and `moments`, `load` has it made anew. Who
     calls `epoch` again without looking at the model in between pays for neither.
+
+    Threads take turns. But `store` does not wait for an epoch in another thread if the model is
+    that of the epoch before. It is brought up to date when that epoch is over, and from then on
+    after every epoch, so that who predicts beside the training never waits.
 
     Arrays are taken as they stand: C-contiguous, of the model's dtype, finite, as `MLP.as_data`
     returns them. `X` may also be a SciPy CSR matrix or array, which is made dense a few batches at
@@ -96,6 +101,35 @@ class Session:
         self._newer = False  # and they are newer than the model's
         self._done = (0, 0)  # steps and epochs before the latest epoch
         self._workers: dict[str, Any] = {}  # how many threads, as the core wants it
+        self._take_turns()
+
+    def _take_turns(self) -> None:
+        self._turn = Turn()  # of the thread that uses the core
+        self._computes = False  # the core, at this moment
+        self._behind = False  # was the model, when it began to
+        self._watched = False  # by another thread: store after every epoch
+
+    @contextlib.contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Have the core to oneself."""
+        with self._turn:
+            self._recover()
+            if self._computes:
+                raise RuntimeError("this session is in the middle of an epoch, of this very thread")
+            self._behind = self._newer
+            self._computes = True
+            try:
+                yield
+                if self._watched:
+                    self._store()
+            finally:
+                self._computes = False
+
+    def _recover(self) -> None:
+        """Forget a core in the middle of an epoch whose thread a fork has left behind."""
+        if self._turn.abandoned:
+            self._turn.abandoned = self._computes = False
+            self._core, self._max_rows, self._holds, self._newer = None, 0, False, False
 
     @property
     def step(self) -> int:
@@ -169,9 +203,6 @@ class Session:
         """
         n = len(order)
         batch_size = min(batch_size, n)
-        core = self._ready(batch_size)
-        self._done = (self.step, self.epochs)
-        self._newer = True
         options = {
             "learning_rate": learning_rate,
             "l2": l2,
@@ -185,10 +216,14 @@ class Session:
             "epsilon": epsilon,
             "dropout_key": self.seed,
         }
-        with self.threads():
-            rest = order[begun.rows :]
-            done = self._train(core, X, y, sample_weight, rest, batch_size, options, begun)
-        self.epochs += 1
+        with self._computing():
+            core = self._ready(batch_size)
+            self._done = (self.step, self.epochs)
+            self._newer = True
+            with self.threads():
+                rest = order[begun.rows :]
+                done = self._train(core, X, y, sample_weight, rest, batch_size, options, begun)
+            self.epochs += 1
         return done.loss / n, done.penalty / n
 
     def _train(
@@ -223,6 +258,19 @@ class Session:
 
     def store(self) -> None:
         """Bring `model.params` and `moments` up to date with what was trained."""
+        if not self._turn.acquire(blocking=False):
+            if self._computes:
+                self._watched = True
+                if not self._behind:
+                    return
+            self._turn.acquire()
+        try:
+            self._recover()
+            self._store()
+        finally:
+            self._turn.release()
+
+    def _store(self) -> None:
         if self._newer and self._core is not None:
             self._core.store(self.model.params, *self.moments)
         self._newer = False
@@ -232,14 +280,16 @@ class Session:
 
         How many threads there are to use is found out anew as well.
         """
-        self._holds = self._newer = False
+        with self._turn:
+            self._holds = self._newer = False
 
     def undo(self) -> None:
         """Take back the latest epoch, which must have been of dense rows."""
-        if self._core is not None:
-            self._core.undo()
-            self.step, self.epochs = self._done
-            self._newer = True  # other than the model's, which may have been stored since
+        with self._turn:
+            if self._core is not None:
+                self._core.undo()
+                self.step, self.epochs = self._done
+                self._newer = True  # other than the model's, which may have been stored since
 
     def gradients(
         self, X: Any, y: Array, sample_weight: Array | None = None
@@ -251,7 +301,11 @@ class Session:
         loss : float
         gradients : ndarray like `model.params`, NaN where the loss is not finite
         """
-        self.store()  # the core is about to compute with the model's
+        with self._computing():
+            self._store()  # the core is about to compute with the model's
+            return self._gradients(X, y, sample_weight)
+
+    def _gradients(self, X: Any, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
         order = np.arange(X.shape[0], dtype=np.intp)
         dense = not hasattr(X, "tocsr")
         batch_size = len(order) if dense else dense_rows(X)
@@ -293,7 +347,7 @@ class Session:
     def _ready(self, max_rows: int, load: bool = True) -> Core:
         """Return a core that takes batches of `max_rows`, with the parameters to go on with."""
         if self._core is None or self._max_rows < max_rows:
-            self.store()
+            self._store()
             self._step = self.step
             self._core, self._holds = None, False  # give its memory back first
             self._core = self.model.core(
@@ -318,9 +372,20 @@ class Session:
         return self._core
 
     def __getstate__(self) -> dict[str, Any]:
-        self.store()
-        left: dict[str, Any] = {"_core": None, "_holds": False, "_max_rows": 0, "_workers": {}}
-        return {**vars(self), **left, "_step": self.step}
+        with self._turn:  # between two epochs
+            self.store()
+            state = {
+                **vars(self),
+                "moments": [moment.copy() for moment in self.moments],
+                "_step": self.step,
+            }
+        for name in ("_turn", "_computes", "_behind", "_watched"):
+            del state[name]
+        return {**state, "_core": None, "_holds": False, "_max_rows": 0, "_workers": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._take_turns()
 
 
 Part = tuple[Array, Array, Array | None, NDArray[np.intp]]

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -18,6 +17,7 @@ from fastmlp.inputs import as_generator, as_int, as_real, as_weights
 from fastmlp.model import MLP
 from fastmlp.schedules import Schedule
 from fastmlp.session import START, Session
+from fastmlp.turn import Turn
 
 __all__ = ["SGD", "Adam", "Trainer"]
 
@@ -77,7 +77,7 @@ class Trainer:
             dropout=dropout,
             seed=self._draw() if dropout else 0,
         )
-        self._fitting = threading.Lock()
+        self._turn = Turn()
 
     @property
     def engine(self) -> str:
@@ -131,7 +131,8 @@ class Trainer:
         KeyboardInterrupt
             After Ctrl-C; the model is at a completed step.
         RuntimeError
-            A fit of this trainer is going on, in another thread or around the callback.
+            A fit of this trainer is going on, in another thread or around the callback, or one of
+            the model in another thread.
         """
         epochs = as_int(epochs, "epochs", 0)
         features, targets = self.model.as_data(X, y)
@@ -145,14 +146,14 @@ class Trainer:
         if callback is not None and not callable(callback):
             raise TypeError(f"callback is {callback!r}, expected a callable or None")
 
-        if not self._fitting.acquire(blocking=False):
-            raise RuntimeError("this trainer is in the middle of a fit, which has to end first")
-        try:
+        # A callback may train the model in another way, but not in another thread.
+        with (
+            self._turn.of_a_fit("this trainer"),
+            self.model._turn.of_a_fit("the model of this trainer", nested=True),
+        ):
             return self._fit(
                 features, targets, epochs, weights, validation_data, progress, callback
             )
-        finally:
-            self._fitting.release()
 
     def checkpoint(self, path: str | os.PathLike[str] | None, *, every: int = 1) -> None:
         """Write every fit from now on to a file, for `resume` to go on with.
@@ -284,7 +285,8 @@ class Trainer:
                     stop = None
                     if callback is not None:
                         session.store()
-                        stop = callback(history)
+                        with self._turn.shared():
+                            stop = callback(history)
                         session.load()
                     if path is not None:
                         books = checkpoints.Books(self, n)
@@ -313,11 +315,12 @@ class Trainer:
         raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_fitting"}
+        self._turn.look("this trainer")
+        return {name: value for name, value in vars(self).items() if name != "_turn"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._fitting = threading.Lock()
+        self._turn = Turn()
 
     def _draw(self) -> int:
         # As an array: NumPy makes it before it draws, so that for want of memory no draw is lost.

@@ -3,7 +3,8 @@
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from operator import attrgetter, is_
 from typing import Any, ClassVar, Self
 
@@ -31,11 +32,15 @@ from fastmlp.estimators.training import Rows
 from fastmlp.estimators.watch import CallbackSupportMixin, Watch
 from fastmlp.inputs import as_int
 from fastmlp.model import MLP
+from fastmlp.turn import Turn
 
 __all__ = ["Perceptron", "trains_in_steps"]
 
 Array = NDArray[Any]
 
+WHAT = "this estimator"  # is in the middle of a fit
+# Of every estimator, and not among its attributes, which are scikit-learn's to look through.
+_turns: weakref.WeakKeyDictionary[Any, Turn] = weakref.WeakKeyDictionary()
 STOCHASTIC = ("sgd", "adam")
 # All parameters: where one is not the object it was in the step before, they are checked again.
 _settings = attrgetter(*CONSTRAINTS, "loss", "class_weight", "huber_delta", "quantile")
@@ -148,14 +153,26 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
         ValueError, TypeError
             The data or a parameter is not valid, or training left the finite numbers. The estimator
             is then as it was before the call.
+        RuntimeError
+            Another thread is in a fit of this estimator.
         """
-        if hasattr(self, "_init_callback_context"):
-            # One more for L-BFGS, which may begin an iteration that it does not finish.
-            self._init_callback_context(max_subtasks=self.max_iter + 1)
-        continuing = "_run" in vars(self) or (self.warm_start and self.__sklearn_is_fitted__())
-        with self._all_or_nothing(self._network if continuing else None):
-            self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), continuing)
+        with self._turn.of_a_fit(WHAT):
+            if hasattr(self, "_init_callback_context"):
+                # One more for L-BFGS, which may begin an iteration that it does not finish.
+                self._init_callback_context(max_subtasks=self.max_iter + 1)
+            continuing = "_run" in vars(self) or (self.warm_start and self.__sklearn_is_fitted__())
+            with self._all_or_nothing(self._network if continuing else None):
+                self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), continuing)
         return self
+
+    @property
+    def _turn(self) -> Turn:
+        """Whose turn it is to fit."""
+        return _turns.get(self) or _turns.setdefault(self, Turn())
+
+    def __getstate__(self) -> Any:
+        self._turn.look(WHAT)
+        return super().__getstate__()
 
     def _fit(
         self, X: Any, y: Any, weight: Any, held: tuple[Any, Any, Any], continuing: bool
@@ -198,10 +215,11 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
 
     # ---- one more step ------------------------------------------------------------------------
     def _step(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> None:
-        """Train one epoch on X and y."""
-        if sample_weight is None and self._quick_step(X, y, classes):
-            return
-        self._checked_step(X, y, sample_weight, classes)
+        """Train one epoch on X and y, while other threads may predict."""
+        with self._turn.of_a_fit(WHAT, closed=False):
+            if sample_weight is None and self._quick_step(X, y, classes):
+                return
+            self._checked_step(X, y, sample_weight, classes)
 
     def _quick_step(self, X: Any, y: Any, classes: Any) -> bool:
         """Do that for data that needs no closer look; return whether it was such."""
@@ -305,6 +323,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
     def _arrays(self, name: str) -> tuple[list[Array], list[Array]]:
         if not self.__sklearn_is_fitted__():
             raise AttributeError(f"{type(self).__name__} has no {name} before it is fitted")
+        self._turn.look(WHAT)
         return self._network.arrays()
 
     def _rows(self, X: Any) -> Any:
@@ -331,10 +350,15 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
             and first_nonfinite(X.ravel()) < 0
         )
 
-    def _outputs(self, X: Any) -> Array:
-        """Return what the last layer computes."""
-        rows = self._rows(X)
-        return self._network.outputs(rows)
+    def _answer(self, X: Any, decode: Callable[[Array], Any]) -> Any:
+        """Return what `decode` makes of the outputs, both as one and the same fit has left them."""
+        turn = self._turn
+        while True:
+            fits = turn.look(WHAT)
+            rows = self._rows(X)
+            answer = decode(self._network.outputs(rows))
+            if turn.look(WHAT) == fits:
+                return answer
 
     def predict(self, X: Any) -> Any:
         """Return the label, the labels or the values of every row.
@@ -346,8 +370,14 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
         Returns
         -------
         ndarray (n_samples,) or (n_samples, n_outputs)
+
+        Raises
+        ------
+        RuntimeError
+            Another thread is in `fit` of this estimator, and not in a callback. Beside
+            `partial_fit` all threads may predict, with the network as an epoch has left it.
         """
-        return self._decode(self._outputs(X))
+        return self._answer(X, self._decode)
 
     def input_gradients(self, X: Any) -> Array:
         """Return the derivatives of every decision value by every feature.
@@ -363,9 +393,10 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
         ndarray (n_samples, n_outputs, n_features), or (n_samples, n_features) where the network has
         one output
         """
-        rows = self._rows(X)
+        self._turn.look(WHAT)
+        rows, model = self._rows(X), self._network.model.copy()
         blocks = [block for _, block in dense_blocks(rows)] if sparse.issparse(rows) else [rows]
-        J = np.concatenate([self._network.model.input_gradients(block) for block in blocks])
+        J = np.concatenate([model.input_gradients(block) for block in blocks])
         return J[:, 0] if self.n_outputs_ == 1 else J
 
     def to_mlp(self) -> MLP:
@@ -374,6 +405,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
         A classifier of two classes becomes one of binary_cross_entropy with a single output.
         """
         check_is_fitted(self)
+        self._turn.look(WHAT)
         return conversion.to_mlp(self)
 
     @classmethod
@@ -449,6 +481,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
             A parameter, such as a callback, is code, which cannot be stored so.
         """
         check_is_fitted(self)
+        self._turn.look(WHAT)
         files.save(self, path)
 
     @classmethod

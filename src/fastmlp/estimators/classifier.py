@@ -322,8 +322,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         -------
         ndarray (n_samples, n_classes)
         """
-        Z = self._outputs(X)
-        return self._labels.probabilities(Z)
+        answer: Array = self._answer(X, lambda Z: self._labels.probabilities(Z))
+        return answer
 
     def predict_log_proba(self, X: Any) -> Array:
         """Return the logarithms of the probabilities, -inf where these are 0.
@@ -336,8 +336,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         -------
         ndarray (n_samples, n_classes)
         """
-        Z = self._outputs(X)
-        return self._labels.log_probabilities(Z)
+        answer: Array = self._answer(X, lambda Z: self._labels.log_probabilities(Z))
+        return answer
 
     @classmethod
     def from_mlp(cls, mlp: MLP, classes: Any = None) -> Self:

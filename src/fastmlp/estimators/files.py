@@ -56,7 +56,7 @@ def save(estimator: Any, path: Path_, run: Run | None = None) -> None:
     network = estimator._network
     network.settle()
     model, session = network.model, network.session
-    tensors: dict[str, Array] = {"params": model.params}
+    tensors: dict[str, Array] = {"params": model.read()}
     description: dict[str, Any] = {
         "estimator": type(estimator).__name__,
         "sizes": list(model.sizes),

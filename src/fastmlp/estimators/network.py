@@ -48,9 +48,11 @@ class Network:
 
     def arrays(self) -> tuple[list[Array], list[Array]]:
         """Return the lists of weights and biases, which stay the same lists and live views."""
-        self.settle()
         if self._shown is None:
             self._shown = (list(self.model.weights), list(self.model.biases))
+            if self.session is not None:
+                self.session.store()
+        self.settle()
         return self._shown
 
     def replace(self, which: int, arrays: Any) -> None:
@@ -60,6 +62,7 @@ class Network:
 
     def settle(self) -> None:
         """Make the model what it should be for whoever reads it now."""
+        session = self.session
         if self._shown is not None:
             for name, held, views in zip(
                 ("coefs_", "intercepts_"),
@@ -68,8 +71,8 @@ class Network:
                 strict=True,
             ):
                 _take(name, held, views)
-        elif self.session is not None:
-            self.session.store()
+        elif session is not None:
+            session.store()
 
     def train(self, optimizer: str, **options: Any) -> Session:
         """Return the session for this optimizer and these options, up to date with the model.
@@ -99,7 +102,7 @@ class Network:
         """Give the network other parameters, whatever the session had arrived at."""
         if self.session is not None:
             self.session.store()  # for the moments, which stay
-        self.model.params[:] = params
+        self.model.write(params)
         if self.session is not None:
             self.session.load()
 
@@ -111,6 +114,8 @@ class Network:
     def changed(self) -> None:
         """Take over what others may have done to the arrays on view, between two epochs."""
         if self._shown is not None:
+            if self.session is not None:
+                self.session.store()  # another thread has asked to see them since
             self.settle()
             if self.session is not None:
                 self.session.load()
@@ -119,9 +124,10 @@ class Network:
         """Return what the last layer computes; X is an ndarray or a CSR matrix of the dtype."""
         if not sparse.issparse(X):
             return self.model.forward(X)
-        Z = np.empty((X.shape[0], self.model.sizes[-1]), self.model.dtype)
+        model = self.model.copy()  # the same for all blocks, whoever trains meanwhile
+        Z = np.empty((X.shape[0], model.sizes[-1]), model.dtype)
         for rows, block in dense_blocks(X):
-            Z[rows] = self.model.forward(block)
+            Z[rows] = model.forward(block)
         return Z
 
     def loss(self, Z: Array, targets: Array, sample_weight: Array | None) -> float:
@@ -147,7 +153,7 @@ class Network:
         """Go back to where `snapshot` was taken."""
         for name in _REPLACED:
             setattr(self, name, snapshot[name])
-        self.model.params[:] = snapshot["params"]
+        self.model.write(snapshot["params"])
         if self.session is not None:
             self.set_moments(snapshot["moments"], snapshot["step"])
 

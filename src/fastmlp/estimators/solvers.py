@@ -281,7 +281,7 @@ def minimise(estimator: Any, rows: Rows, validation: Validation | None, watch: W
         estimator.loss_ = loss
         estimator.loss_curve_.append(loss)
         if validation is not None or tell:
-            network.model.params[:] = model.params
+            network.model.write(model.params)
         if validation is not None:
             _judge(estimator, validation, None)
         if tell and watch.epoch_ended():
@@ -316,7 +316,7 @@ def minimise(estimator: Any, rows: Rows, validation: Validation | None, watch: W
         estimator.n_iter_ = _check_optimize_result("lbfgs", result, estimator.max_iter)
     if not result.nit:
         estimator.loss_ = float(result.fun)
-    network.model.params[:] = result.x
+    network.model.write(result.x)
 
 
 def _float64(array: Array) -> Array:

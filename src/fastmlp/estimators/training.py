@@ -183,11 +183,11 @@ def _open_books(estimator: Any, continuing: bool, incremental: bool) -> None:
 def adopt(estimator: Any, network: Network) -> None:
     """Make this network the estimator's."""
     sizes, loss = network.model.sizes, network.model.loss_name
-    estimator._network = network
     estimator.n_layers_, estimator.n_outputs_ = len(sizes), sizes[-1]
     estimator.out_activation_ = OUT_ACTIVATIONS.get(loss, "identity")
     # scikit-learn reports a mean over the outputs, but for probabilities and rates.
     estimator._loss_scale = 1.0 if loss in OUT_ACTIVATIONS else 1 / sizes[-1]
+    estimator._network = network  # last: other threads may predict from now on
 
 
 def _made_of(estimator: Any) -> tuple[tuple[str, ...], str, float]:

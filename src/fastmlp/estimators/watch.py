@@ -64,7 +64,8 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         if self._heard and self._task is not None:
-            self._task.call_on_fit_task_begin(estimator=self._estimator, **self._data)
+            with self._estimator._turn.shared():
+                self._task.call_on_fit_task_begin(estimator=self._estimator, **self._data)
         if self._estimator.progress:
             from tqdm.auto import tqdm
 
@@ -75,9 +76,10 @@ class Watch:
         if self._bar is not None:
             self._bar.close()
         if error is None and self._heard and self._task is not None:
-            self._task.call_on_fit_task_end(
-                estimator=self._estimator, reconstruction_attributes=self._fitted, **self._data
-            )
+            with self._estimator._turn.shared():
+                self._task.call_on_fit_task_end(
+                    estimator=self._estimator, reconstruction_attributes=self._fitted, **self._data
+                )
 
     @property
     def out_of_time(self) -> bool:
@@ -88,10 +90,18 @@ class Watch:
         """Tell scikit-learn's callbacks, unless they know."""
         if self._heard and self._task is not None and self._epoch is None:
             self._epoch = self._task.subcontext(task_name="epoch")
-            self._epoch.call_on_fit_task_begin(estimator=self._estimator, **self._data)
+            with self._estimator._turn.shared():
+                self._epoch.call_on_fit_task_begin(estimator=self._estimator, **self._data)
 
     def epoch_ended(self) -> bool:
-        """Tell everybody; return whether somebody wants the fit to end here."""
+        """Tell everybody; return whether somebody wants the fit to end here.
+
+        Meanwhile other threads may look at the estimator as well.
+        """
+        with self._estimator._turn.shared():
+            return self._tell()
+
+    def _tell(self) -> bool:
         if self._bar is not None:
             self._show()
         # All of them are told, whatever the first of them answers.
