@@ -28,7 +28,7 @@ def test_the_nth_system_call_fails(long, tmp_path):
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     library = preload.build("write_faults.c", tmp_path)
     folder = str(MEMORY if os.access(MEMORY, os.W_OK) else tmp_path)
-    output = preload.run(library, PROGRAM, 2000 if long else 8, TMPDIR=folder, timeout=7200)
+    output = preload.run(library, PROGRAM, 300 if long else 8, TMPDIR=folder, timeout=7200)
     cases = [json.loads(line) for line in output.splitlines()]
     assert {case["case"]: case["wrong"] for case in cases if case["wrong"]} == {}
     faults, errors = (sum(case[key] for case in cases) for key in ("faults", "errors"))
