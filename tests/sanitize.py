@@ -19,6 +19,7 @@ line says how many findings there are, and the exit code is 0 only where there a
 command has succeeded.
 """
 
+import itertools
 import os
 import re
 import shutil
@@ -63,7 +64,7 @@ COMMANDS = {
 }
 SANITIZERS = {"address": "address,undefined", "thread": "thread"}
 LIBRARIES = {"address": ["asan", "ubsan"], "thread": ["tsan"]}
-FINDING = re.compile(r"ERROR: AddressSanitizer|: runtime error: |WARNING: ThreadSanitizer")
+FINDING = re.compile(r"(?:ERROR|FATAL|WARNING): \w+Sanitizer: |: runtime error: ")
 MEMCHECK = ["valgrind", "-q", "--leak-check=full", "--show-leak-kinds=definite", "--xml=yes"]
 # Where an error shows that may be its caller's.
 LIBRARY = re.compile(r"vgpreload|/libc\.so|/libm\.so|openblas")
@@ -130,7 +131,7 @@ def findings(report: Path) -> list[str]:
         return memcheck_findings(report)
     text = report.read_text(errors="replace")
     starts = [match.start() for match in FINDING.finditer(text)]
-    return [text[i:j] for i, j in zip(starts, [*starts[1:], len(text)], strict=True)]
+    return [text[i:j] for i, j in itertools.pairwise([*starts, len(text)])]
 
 
 def main(kind: str, arguments: list[str]) -> int:
