@@ -20,7 +20,7 @@ import mutations
 import numpy as np
 
 import fastmlp
-from fastmlp import checkpoint, cli, data, sources
+from fastmlp import checkpoint, cli, data, persist, runs, sources, training
 from fastmlp.preprocessing import Preprocessing, Target, encode_labels
 
 
@@ -169,8 +169,12 @@ def _read_checkpoint(kind: type) -> Callable[[Path], None]:
         model = trainer.model
         _check_model(model)
         assert trainer._rng.random() < 1
-        inputs = np.ones((4, model.sizes[0]))
-        targets = np.zeros(4, int) if model.classifies else np.zeros((4, model.sizes[-1]))
+        begun = trainer._interrupted
+        n = 4 if begun is None else min(begun.n_samples, 1000)
+        inputs = np.ones((n, model.sizes[0]))
+        targets = np.zeros(n, int) if model.classifies else np.zeros((n, model.sizes[-1]))
+        if n == 0 or (begun is not None and n != begun.n_samples):
+            return
         with contextlib.suppress(fastmlp.DivergedError):  # a learning rate may be huge
             trainer.fit(inputs, targets, epochs=1)
 
@@ -184,23 +188,72 @@ def checkpoints(folder: Path) -> Fuzzed:
         np.random.Generator(np.random.MT19937(1)),
         np.random.Generator(np.random.Philox(1)),
     ]
-    kinds = [(fastmlp.SGD, {"momentum": 0.9}), (fastmlp.Adam, {}), (fastmlp.SGD, {"dropout": 0.5})]
+    kinds = [
+        (fastmlp.SGD, {"momentum": 0.9}),
+        (fastmlp.Adam, {"batch_size": 4}),
+        (fastmlp.SGD, {"dropout": 0.5}),
+    ]
     for generator, (kind, options) in zip(generators, kinds, strict=True):
         model = fastmlp.MLP([2, 4, 3], seed=1)
         trainer = kind(model, learning_rate=0.1, seed=generator, n_threads=1, **options)
         trainer.fit(X, Y, epochs=2, validation_data=(X, Y))
         trainer.history.seconds[:] = [0.25, 0.5]  # the same in every run
-        checkpoint.save(trainer, folder / "seed")
+        checkpoint.save(trainer, folder / "seed", checkpoint.Books(trainer, len(X)))
         seeds.append(Seed(_bytes(folder / "seed"), _read_checkpoint(kind)))
+    (folder / "seed").write_bytes(seeds[0].content)
+    tensors, description = persist.load(folder / "seed", "checkpoint")
+    description["trainer"]["options"]["batch_size"] = 4
+    description["trainer"]["interrupted"] = {
+        **{"n_samples": 12, "rows": 8, "steps": 2, "loss": 7.5, "penalty": 0.0}
+    }
+    persist.save(folder / "seed", tensors, description)
+    seeds.append(Seed(_bytes(folder / "seed"), _read_checkpoint(fastmlp.SGD)))
     return Fuzzed(".safetensors", seeds, mutations.safetensors_file)
 
 
-def _read_estimator(kind: type) -> Callable[[Path], None]:
+def _read_run(path: Path) -> None:
+    arguments = argparse.Namespace(**dict.fromkeys(runs.OPTIONS), threads=None, every=1)
+    arguments.checkpoint = str(path)
+    try:
+        trainer = runs.resume(arguments)
+    except TypeError as error:
+        if "give it again" not in str(error):
+            raise
+        raise Refused from error
+    _check_model(trainer.model)
+    training._check(argparse.Namespace(**vars(arguments), resume=True, out=None, plot=None))
+    if arguments.early_stopping:
+        training.Best(trainer.model, arguments.patience).join(trainer)
+
+
+def command_line_runs(folder: Path) -> Fuzzed:
+    (folder / "t.csv").write_text("a,b\n" + "".join(f"{i},{i * i}\n" for i in range(20)))
+    argv = ["train", "--json", "--data", str(folder / "t.csv"), "--target", "b", "--regression"]
+    argv += ["--hidden", "3", "--epochs", "2"]
+    seeds = []
+    for more in [], ["--early-stopping", "--optimizer", "adam"]:
+        path = folder / "seed"
+        path.unlink(missing_ok=True)
+        with contextlib.redirect_stdout(io.StringIO()):
+            assert cli.main([*argv, *more, "--checkpoint", str(path)]) == 0
+        tensors, description = persist.load(path, "checkpoint")
+        tensors["history.seconds"][:] = [0.25, 0.5]  # the same in every process
+        description["metadata"]["run"]["options"]["data"] = "t.csv"
+        persist.save(path, tensors, description)
+        seeds.append(Seed(_bytes(path), _reads_run))
+    return Fuzzed(".safetensors", seeds, mutations.safetensors_file)
+
+
+def _reads_run(path: Path) -> None:
+    _runs(_read_run, path)
+
+
+def _read_estimator(kind: type, resumes: bool = False) -> Callable[[Path], None]:
     def read(path: Path) -> None:
-        estimator = _refuses(kind.load, path)
+        estimator = _refuses(kind.resume if resumes else kind.load, path)
         assert all(np.isfinite(W).all() for W in (*estimator.coefs_, *estimator.intercepts_))
         estimator.predict(np.ones((2, estimator.n_features_in_)))
-        if estimator.warm_start and estimator.coefs_[0].shape[0] == 2:
+        if (estimator.warm_start or resumes) and estimator.coefs_[0].shape[0] == 2:
             estimator.set_params(max_iter=1)
             # What a fit says of parameters, or of learning rates without sense.
             with contextlib.suppress(ValueError, TypeError, FloatingPointError):
@@ -230,6 +283,11 @@ def estimators(folder: Path) -> Fuzzed:
             estimator = kind(**(common | options)).fit(X, y)
         estimator.save(folder / "seed")
         seeds.append(Seed(_bytes(folder / "seed"), _read_estimator(kind)))
+    estimator = fastmlp.MLPClassifier(**common, early_stopping=True).checkpoint(folder / "seed")
+    with warnings.catch_warnings(action="ignore"):
+        estimator.fit(X, np.array(["a", "b", "c"])[Y])
+    read = _read_estimator(fastmlp.MLPClassifier, resumes=True)
+    seeds.append(Seed(_bytes(folder / "seed"), read))
     return Fuzzed(".safetensors", seeds, mutations.safetensors_file)
 
 
@@ -360,6 +418,7 @@ TARGETS = {
     "model": models,
     "described": described,
     "checkpoint": checkpoints,
+    "run": command_line_runs,
     "estimator": estimators,
     "csv": csv,
     "npz": npz,

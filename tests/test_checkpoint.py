@@ -207,16 +207,6 @@ def test_an_estimator_does_not_read_a_checkpoint(tmp_path):
         fastmlp.MLPClassifier.load(tiny(tmp_path))
 
 
-def test_a_mean_square_that_is_infinite(tmp_path):
-    """Under Adam, a gradient of 1e30 has no square in float32, and the run goes on."""
-    trainer = Adam(MLP([5, 3], loss="squared_error"), batch_size=50)
-    trainer.checkpoint(tmp_path / "run")
-    trainer.fit(np.full((50, 5), 1e15), np.full((50, 3), 1e15), epochs=2)
-    assert np.isinf(trainer._session.moments[1]).any()
-    again = Adam.resume(tmp_path / "run")
-    assert bits(again) == bits(trainer)
-
-
 def without(name):
     return lambda tensors, held: held.pop(name)
 
@@ -253,7 +243,7 @@ MT = checkpoint._state(np.random.MT19937(0).state)
         (put("step", -1), "step is -1"),
         (put("step", 1.5), "step is 1.5"),
         (put("step", 2**62), r"expected below 2\*\*62"),
-        (put("epochs", 2**64), r"expected below 2\*\*64"),
+        (put("epochs", 2**62), r"expected below 2\*\*62"),
         (put("seed", "0"), "seed is '0'"),
         (put("dropout", 1), "dropout is 1"),
         (put("engine", "cuda"), "cuda"),
@@ -271,7 +261,7 @@ MT = checkpoint._state(np.random.MT19937(0).state)
             tensor("moments.1", np.zeros(5, np.float32)),
             r"moments\.1 is float32 of shape \(5,\)",
         ),
-        (tensor("moments.1", np.full(6, np.nan, np.float32)), "moments that are not numbers"),
+        (tensor("moments.1", np.full(6, np.nan, np.float32)), "moments that are not finite"),
         (tensor("moments.2", np.zeros(6, np.float32)), "it holds 3 moments, expected 2"),
         (tensor("history.loss", np.zeros(3)), r"its history is of \[2, 3\] epochs at once"),
         (tensor("history.loss", np.zeros(2, np.float32)), "history.loss is float32"),

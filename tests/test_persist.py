@@ -176,7 +176,7 @@ def parts(**changes):
         ({"loss": ["squared_error"]}, "its description is not valid"),
         ({"metadata": ...}, "its description is not valid"),
         ({"colour": "red"}, "its description is not valid"),
-        ({"version": 2}, "format version 2, this fastmlp reads 1"),
+        ({"version": 3}, r"format version 3, this fastmlp reads \(1, 2\)"),
         ({"weights_0": np.ones((1, 4), np.float32)}, r"weights\.0 is not float32 of shape"),
         ({"biases_0": np.ones(2)}, r"biases\.0 is not float32 of shape \(2,\)"),
         ({"biases_0": np.float32([1, np.nan])}, "parameters that are not finite"),
@@ -367,7 +367,7 @@ def test_the_file_is_that_of_the_library(tmp_path):
     numbers = np.arange(6)
     tensors = {
         f"{kind}.{i}": numbers.astype(kind).reshape(shape)
-        for kind in persist.DTYPES
+        for kind in persist.KINDS
         for i, shape in enumerate([(6,), (2, 3), (3, 1, 2)])
     }
     tensors |= {

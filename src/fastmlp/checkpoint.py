@@ -192,9 +192,8 @@ def _restored(
     trainer._rng = _generator(held["generator"])
     tensors = stored.read(model.tensors(model.params) | places)
     model.check_finite()
-    # The mean square of a gradient may be too large for float32, and be infinite, in a good run.
-    if any(np.isnan(moment).any() for moment in session.moments):
-        raise ValueError("it holds moments that are not numbers")
+    if not all(np.isfinite(moment).all() for moment in session.moments):
+        raise ValueError("it holds moments that are not finite")
     trainer._kept = {name.removeprefix("kept."): tensors[name] for name in kept}
     trainer.history = _history({name: tensors[f"history.{name}"] for name in books})
     trainer._resumed = True

@@ -323,8 +323,8 @@ class Trainer:
         self._turn = Turn()
 
     def _draw(self) -> int:
-        # As an array: NumPy makes it before it draws, so that for want of memory no draw is lost.
-        return int(self._rng.integers(2**64, size=1, dtype=np.uint64)[0])
+        # One number: for an array NumPy would let other threads go on, and fork, under its lock.
+        return int(self._rng.integers(2**64, dtype=np.uint64))
 
     def _order(self, n: int) -> NDArray[np.intp]:
         """Return the order of the rows in the next epoch."""
