@@ -7,7 +7,7 @@ from fastmlp.engines import show_config
 from fastmlp.errors import DivergedError, FileFormatError
 from fastmlp.history import History
 from fastmlp.model import MLP
-from fastmlp.trainer import SGD, Adam
+from fastmlp.optimizers import SGD, Adam
 
 if TYPE_CHECKING:
     from fastmlp.estimators import LossCurveDisplay, MLPClassifier, MLPRegressor

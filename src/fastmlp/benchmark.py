@@ -12,7 +12,7 @@ import numpy as np
 from fastmlp import engines
 from fastmlp._core import fma_probe
 from fastmlp.model import MLP
-from fastmlp.trainer import SGD
+from fastmlp.optimizers import SGD
 
 __all__ = ["SHAPES", "ceiling", "run", "table", "training_flops"]
 

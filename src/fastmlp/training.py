@@ -12,9 +12,10 @@ from fastmlp import losschart, persist, runs
 from fastmlp.history import History
 from fastmlp.inputs import as_int
 from fastmlp.model import MLP
+from fastmlp.optimizers import SGD, Adam
 from fastmlp.preprocessing import Preprocessing, Target, encode_labels
 from fastmlp.sources import Rows, Samples, read_samples
-from fastmlp.trainer import SGD, Adam, Trainer
+from fastmlp.trainer import Trainer
 
 __all__ = ["Best", "run"]
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastmlp.model import MLP
-from fastmlp.trainer import Adam
+from fastmlp.optimizers import Adam
 
 __all__ = ["Comparison", "collapse", "compare", "rings"]
 

@@ -11,7 +11,7 @@ from fastmlp.errors import DivergedError
 from fastmlp.history import History
 from fastmlp.inputs import as_int
 from fastmlp.model import MLP
-from fastmlp.trainer import SGD
+from fastmlp.optimizers import SGD
 
 __all__ = ["Recorder", "rehearse"]
 
