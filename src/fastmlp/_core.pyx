@@ -616,8 +616,6 @@ cdef class Core:
         self.done, self.t = self.begun, t
         self._listen()
         while start < n and steps < most:
-            if _interrupted(&self.signals):
-                self._stop()
             run.B = min(n - start, batch_size)
             run.rows = rows + start
             run.n_ahead = n - start - run.B

@@ -109,21 +109,23 @@ class Session:
         self._behind = False  # was the model, when it began to
         self._watched = False  # by another thread: store after every epoch
 
-    @contextlib.contextmanager
-    def _computing(self) -> Iterator[None]:
-        """Have the core to oneself."""
-        with self._turn:
-            self._recover()
-            if self._computes:
-                raise RuntimeError("this session is in the middle of an epoch, of this very thread")
-            self._behind = self._newer
-            self._computes = True
-            try:
-                yield
-                if self._watched:
-                    self._store()
-            finally:
-                self._computes = False
+    def __enter__(self) -> None:
+        """Have the core to oneself, to compute with."""
+        self._turn.acquire()
+        self._recover()
+        if self._computes:
+            self._turn.release()
+            raise RuntimeError("this session is in the middle of an epoch, of this very thread")
+        self._behind = self._newer
+        self._computes = True
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if self._watched and kind is None:
+                self._store()
+        finally:
+            self._computes = False
+            self._turn.release()
 
     def _recover(self) -> None:
         """Forget a core in the middle of an epoch whose thread a fork has left behind."""
@@ -216,15 +218,15 @@ class Session:
             "epsilon": epsilon,
             "dropout_key": self.seed,
         }
-        with self._computing():
+        with self:
             core = self._ready(batch_size)
             self._done = (self.step, self.epochs)
             self._newer = True
             with self.threads():
-                rest = order[begun.rows :]
-                done = self._train(core, X, y, sample_weight, rest, batch_size, options, begun)
+                rest = order[begun.rows :] if begun.rows else order
+                totals = self._train(core, X, y, sample_weight, rest, batch_size, options, begun)
             self.epochs += 1
-        return done.loss / n, done.penalty / n
+        return totals[0] / n, totals[1] / n
 
     def _train(
         self,
@@ -235,11 +237,12 @@ class Session:
         order: NDArray[np.intp],
         batch_size: int,
         options: dict[str, Any],
-        position: Position,
-    ) -> Position:
-        """Do the steps of an epoch, or what is left of them; return its end."""
+        begun: tuple[int, int, float, float],
+    ) -> tuple[float, float]:
+        """Do the steps of an epoch, or what is left of it; return its loss and penalty, summed."""
+        loss, penalty = begun[2:]
         for rows, targets, weights, part in _parts(X, y, sample_weight, order, batch_size):
-            *_, completed = core.epoch(
+            loss, penalty, _, completed = core.epoch(
                 rows,
                 targets,
                 part,
@@ -247,14 +250,14 @@ class Session:
                 sample_weight=weights,
                 t=self.step,
                 number=self.epochs,
-                begun=position,
+                begun=begun,
                 **self._workers,
                 **options,
             )
             if not completed:
                 raise DivergedError(self.epochs + 1, core.progress[1] + 1, ADVICE)
-            position = Position(*core.progress)
-        return position
+            begun = core.progress
+        return loss, penalty
 
     def store(self) -> None:
         """Bring `model.params` and `moments` up to date with what was trained."""
@@ -301,7 +304,7 @@ class Session:
         loss : float
         gradients : ndarray like `model.params`, NaN where the loss is not finite
         """
-        with self._computing():
+        with self:
             self._store()  # the core is about to compute with the model's
             return self._gradients(X, y, sample_weight)
 
