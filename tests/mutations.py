@@ -4,6 +4,7 @@ Every function takes a `random.Random`, from which all of its choices come.
 """
 
 import hashlib
+import copy
 import json
 import struct
 from random import Random
@@ -100,27 +101,32 @@ def json_value(random: Random, value: object) -> object:
         path.append((inner, key))
         inner = inner[key]
     if not path:
-        return random.choice(VALUES)
+        return _another(random)
     container, key = path[-1]
     what = int(random.random() * 10)
     if what < 4:
         container[key] = _near(random, inner)
     elif what < 6:
-        container[key] = random.choice(VALUES)
+        container[key] = _another(random)
     elif what == 6:
         container[key] = MARK
     elif what == 7:
         del container[key]
     elif isinstance(container, list):
-        container.insert(key, inner if what == 8 else random.choice(VALUES))
+        container.insert(key, inner if what == 8 else _another(random))
     elif what == 8:
         container[random.choice(list(container))] = inner
     else:
         name = random.choice(
             (key + "x", "", "x", "__metadata__", "params", "weights.0", "moments.0")
         )
-        container[name] = random.choice((inner, random.choice(VALUES)))
+        container[name] = random.choice((inner, _another(random)))
     return value
+
+
+def _another(random: Random) -> object:
+    """Return a value of any kind, for itself: it may be changed in turn."""
+    return copy.deepcopy(random.choice(VALUES))
 
 
 def _near(random: Random, value: object) -> object:
