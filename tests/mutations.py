@@ -3,8 +3,8 @@
 Every function takes a `random.Random`, from which all of its choices come.
 """
 
-import hashlib
 import copy
+import hashlib
 import json
 import struct
 from random import Random
