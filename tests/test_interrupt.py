@@ -157,8 +157,8 @@ def test_while_evaluating():
 @pytest.mark.parametrize("method", ["forward", "predict", "predict_proba"])
 def test_while_predicting(method):
     """Other threads run meanwhile, and the model is good for more."""
-    X, _ = columns(20_000, 64)
-    model = MLP([64, 1500, 1500, 10])
+    X, _ = columns(200_000, 64)
+    model = MLP([64, 500, 500, 10])
     expected = getattr(model, method)(X[:10])
     ticks, over = [], threading.Event()
 

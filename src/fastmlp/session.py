@@ -112,11 +112,14 @@ class Session:
     def __enter__(self) -> None:
         """Have the core to oneself, to compute with."""
         self._turn.acquire()
-        self._recover()
-        if self._computes:
+        try:
+            self._recover()
+            if self._computes:
+                raise RuntimeError("this session is in the middle of an epoch, of this very thread")
+            self._behind = self._newer
+        except BaseException:  # Ctrl-C among them, wherever it comes
             self._turn.release()
-            raise RuntimeError("this session is in the middle of an epoch, of this very thread")
-        self._behind = self._newer
+            raise
         self._computes = True
 
     def __exit__(self, kind: object, *_: object) -> None:
