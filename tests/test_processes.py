@@ -154,6 +154,50 @@ def test_what_a_thread_holds_is_free_in_a_child_that_lacks_it():
     assert run(FORK_WITH_EVERYTHING_HELD, PYTHONWARNINGS="ignore").strip() == "True 0"
 
 
+LEFT_IN_MID_EPOCH = """
+    import os, signal, threading
+    import numpy as np
+    import fastmlp
+
+    X, y = np.random.default_rng(0).random((2000, 10)), np.arange(2000) % 3
+    new = lambda: fastmlp.Adam(fastmlp.MLP([10, 200, 3]), shuffle=False, batch_size=20, n_threads=1)
+    trainer, reached, over = new(), threading.Event(), threading.Event()
+
+    def callback(history):
+        if history.epochs == 3:
+            reached.set()
+        return over.is_set()
+
+    thread = threading.Thread(target=lambda: trainer.fit(X, y, epochs=10**6, callback=callback))
+    thread.start()
+    reached.wait()
+    status = 7 << 8
+    while status == 7 << 8:  # the fork came between two epochs
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            session = trainer._session
+            session.store()
+            if session._core is not None:
+                os._exit(7)
+            again = new()
+            again.fit(X, y, epochs=session.step // 100)
+            same = (again.model.params == trainer.model.params).all()
+            same &= (again._session.moments[1] == session.moments[1]).all()
+            os._exit(0 if same and session.step >= 300 and session.step % 100 == 0 else 1)
+        status = os.waitpid(child, 0)[1]
+    over.set()
+    thread.join()
+    print(status)
+"""
+
+
+@linux
+def test_steps_of_a_session_that_a_fork_has_left_behind():
+    """They are counted up to the parameters it has left, which Adam goes by."""
+    assert run(LEFT_IN_MID_EPOCH, PYTHONWARNINGS="ignore").strip() == "0"
+
+
 HELD_BY_THE_FORK = """
     import os, signal, threading
     import numpy as np

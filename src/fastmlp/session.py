@@ -94,7 +94,7 @@ class Session:
         self.seed = seed
         self.moments = [np.zeros_like(model.params) for _ in range(MOMENTS[optimizer])]
         self.epochs = 0
-        self._step = 0  # where there is no core, which counts for itself
+        self._step = 0  # of the model; a core counts for itself
         self._core: Core | None = None
         self._max_rows = 0
         self._holds = False  # the core holds parameters to go on with
@@ -279,6 +279,7 @@ class Session:
     def _store(self) -> None:
         if self._newer and self._core is not None:
             self._core.store(self.model.params, *self.moments)
+            self._step = self._core.t
         self._newer = False
 
     def load(self) -> None:
