@@ -112,3 +112,22 @@ def test_many_columns_take_no_time(tmp_path):
     assert table.names == names[::-1] and table.X.shape == (1, 60_000)
     assert list(cells.columns) == ["c0"]
     assert time.process_time() - started < 5
+
+
+def test_an_archive_that_does_not_begin_as_one(tmp_path):
+    """The zipfile module finds the members from the end; NumPy takes it for a pickle."""
+    path = tmp_path / "f.npz"
+    np.savez(path, X=np.ones((2, 2)))
+    assert data.read_npz(path)[0].shape == (2, 2)
+    path.write_bytes(b"PK\3" + path.read_bytes())
+    with pytest.raises(FileFormatError, match="is not a NumPy file: it starts with 50 4b 03 50"):
+        data.read_npz(path)
+
+
+def test_more_dimensions_than_there_are(tmp_path):
+    """Their sizes are not repeated in the message, nor multiplied."""
+    path = tmp_path / "f.idx"
+    path.write_bytes(b"\0\0\x08\xff" + b"\xff" * 1020)
+    with pytest.raises(FileFormatError, match="255 dimensions, expected at most 64") as caught:
+        data.read_idx(path)
+    assert len(str(caught.value)) < len(str(path)) + 80

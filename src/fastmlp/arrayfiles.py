@@ -33,6 +33,7 @@ Stream = IO[bytes] | gzip.GzipFile
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: "i2", 0x0C: "i4", 0x0D: "f4", 0x0E: "f8"}
 
 NPY_MAGIC = b"\x93NUMPY"
+ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")  # of an archive, and of an empty one
 SIZE = r"(?:0|[1-9]\d{0,17})"
 # The parts of a NPY header, a dict of Python written out, in any order.
 NPY_PARTS = (
@@ -130,7 +131,7 @@ def _named(path: Path) -> Iterator[None]:
 def _start(path: Path, file: Stream) -> bytes:
     """Return the first bytes of a NumPy file, or raise if it is something else."""
     start = file.read(6)
-    if start != NPY_MAGIC and start[:2] != b"PK":
+    if start != NPY_MAGIC and start[:4] not in ZIP_MAGICS:
         raise FileFormatError(f"{path} is not a NumPy file: {_starts_with(start)}")
     file.seek(0)
     return start
@@ -238,6 +239,10 @@ def _idx(path: Path, stream: Stream, size: int | None) -> Array:
     if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in IDX_TYPES or start[3] == 0:
         raise FileFormatError(f"{path} is not an IDX file: {_starts_with(start)}")
     dtype, n_dims = np.dtype(IDX_TYPES[start[2]]), start[3]
+    if n_dims > MOST_DIMENSIONS:
+        raise FileFormatError(
+            f"{path}: its array has {n_dims} dimensions, expected at most {MOST_DIMENSIONS}"
+        )
     sizes = stream.read(4 * n_dims)
     begin = 4 + 4 * n_dims
     if len(sizes) < 4 * n_dims:
@@ -258,7 +263,7 @@ def _idx(path: Path, stream: Stream, size: int | None) -> Array:
         array.byteswap(inplace=True)
     try:
         return array.reshape(shape)
-    except ValueError as error:  # more dimensions than NumPy has, or 0 times too much
+    except ValueError as error:  # 0 times too much
         raise FileFormatError(f"{path}: {error}") from None
 
 
