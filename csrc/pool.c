@@ -22,6 +22,7 @@ void fm_team_run(fm_team *team, void (*work)(void *, int), void *argument)
 }
 void fm_team_barrier(fm_team *team) { (void)team; }
 void fm_team_close(fm_team *team) { (void)team; }
+int fm_forks_so_far(void) { return 0; }
 void fm_hold_forks(void) {}
 void fm_let_fork(void) {}
 
@@ -186,6 +187,8 @@ static void register_fork(void)
 {
     pthread_atfork(before_fork, after_fork_parent, after_fork_child);
 }
+
+int fm_forks_so_far(void) { return process; }
 
 void fm_hold_forks(void)
 {

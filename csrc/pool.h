@@ -18,6 +18,9 @@ void fm_team_barrier(fm_team *team);
 
 void fm_team_close(fm_team *team);
 
+// How many forks lie between the first process that had workers and this one.
+int fm_forks_so_far(void);
+
 // Between these two calls no fork happens: for code whose locks a child could find taken for ever.
 void fm_hold_forks(void);
 void fm_let_fork(void);

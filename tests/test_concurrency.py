@@ -242,7 +242,7 @@ def test_a_store_does_not_wait_for_an_epoch_and_comes_after_it():
         target=session.epoch, args=(X, y, order, 10), kwargs={"learning_rate": 0.01}
     )
     thread.start()
-    while not session._computes:
+    while not session._turn.computes:
         assert thread.is_alive()
     session.store()
     assert thread.is_alive() and (model.params == before).all()
@@ -261,7 +261,7 @@ def test_a_store_waits_where_the_model_lacks_a_completed_epoch():
     epoch(np.arange(60))
     thread = threading.Thread(target=epoch, args=(np.tile(np.arange(60), 5000),))
     thread.start()
-    while not session._computes:
+    while not session._turn.computes:
         assert thread.is_alive()
     session.store()
     assert (model.params != before).any()

@@ -27,8 +27,9 @@ from fastmlp._csrc cimport (
     FM_FLOAT64, FM_GELU, FM_HUBER, FM_IDENTITY, FM_LEAKY_RELU, FM_LOG, FM_LOGISTIC,
     FM_MATH_LOGISTIC, FM_MATH_TANH, FM_NORMAL_CDF, FM_POISSON, FM_QUANTILE, FM_RELU, FM_SGD, FM_SILU,
     FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR, FM_TANH, fm_allocate, fm_dropout_words, fm_engine,
-    fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_fused_engine, fm_probe, fm_release,
-    fm_hold_forks, fm_let_fork, fm_run, fm_shuffle, fm_team_close, fm_team_open, fm_vector_math,
+    fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_forks_so_far, fm_fused_engine,
+    fm_hold_forks, fm_let_fork, fm_probe, fm_release, fm_run, fm_shuffle, fm_team_close,
+    fm_team_open, fm_vector_math,
 )
 
 cdef extern from "<time.h>" nogil:
@@ -168,9 +169,13 @@ cdef int _check_signals() except -1 with gil:
 cdef struct Progress:
     ptrdiff_t rows, steps  # of an epoch that were done
     double loss, penalty   # summed over these rows
+
+
 cdef struct Signals:
-    double looked  # when a core at work last looked for signals
-    int raised     # whether a handler has raised since the work began
+    double looked     # when a core at work last looked for signals
+    int raised        # whether a handler has raised since the work began
+    int forked        # whether this is the child of a handler that forked
+    int holds_forks   # whether forks wait for the step, as BLAS needs it
     void *core
 
 
@@ -178,10 +183,18 @@ cdef int _interrupted(void *signals) noexcept nogil:
     # for fm_run: whether a handler has raised; looks for signals every SIGNAL_INTERVAL
     cdef Signals *seen = <Signals *>signals
     cdef double now = _seconds()
+    cdef int forks
     if not seen.looked <= now < seen.looked + SIGNAL_INTERVAL:
         seen.looked = now
+        # Whoever forks has the interpreter, and a handler may fork: the step is not in BLAS now.
+        forks = fm_forks_so_far()
+        if seen.holds_forks:
+            fm_let_fork()
         _run_handlers(seen)
-    return seen.raised
+        if seen.holds_forks:
+            fm_hold_forks()
+        seen.forked = fm_forks_so_far() != forks
+    return seen.raised or seen.forked
 
 
 cdef void _run_handlers(Signals *signals) noexcept with gil:
@@ -223,7 +236,7 @@ cdef class Core:
     cdef void *norm_room
     cdef bint can_undo
     cdef public int64_t t  # steps completed in all
-    cdef readonly int64_t number  # of the latest epoch that was begun
+    cdef public int64_t number  # of the latest epoch that was begun
     cdef Progress begun, done  # of that epoch: when it was entered, and now
     cdef Signals signals
     cdef object raised  # by a signal's handler, to be raised again when the engine has returned
@@ -427,6 +440,8 @@ cdef class Core:
             self.run.team = fm_team_open(n_threads, max_workers)
             self._hold_forks()
             loss = self.engine.gradients(&self.run)
+            if self.signals.forked and not self.signals.raised:
+                loss = self.engine.gradients(&self.run)
             self._let_fork()
             fm_team_close(self.run.team)
             self.run.team = NULL
@@ -544,7 +559,8 @@ cdef class Core:
     cdef void _listen(self) noexcept nogil:
         # before the first step, or the only one
         self.signals.looked = _seconds()
-        self.signals.raised = False
+        self.signals.raised = self.signals.forked = False
+        self.signals.holds_forks = self.engine.level == NULL
 
     cdef int _stop(self) except -1 with gil:
         # Raises what a handler has raised, at a completed step. Where that made numbers that are not
@@ -645,6 +661,9 @@ cdef class Core:
                 run.backup = NULL
             if self.signals.raised:  # in the middle of the step, which is then not done
                 self._stop()
+            if self.signals.forked:  # and the child lacks the threads that had parts of it
+                self.signals.forked = False
+                continue
             if not isfinite(loss):
                 break
             self.can_undo = True
@@ -666,4 +685,5 @@ cdef inline size_t _aligned(size_t n) noexcept nogil:
     return (n + ALIGNMENT - 1) & ~(ALIGNMENT - 1)
 
 
+include "_turn.pxi"
 include "_functions.pxi"

@@ -90,5 +90,6 @@ cdef extern from "pool.h" nogil:
 
     fm_team *fm_team_open(int n_threads, int max_workers)
     void fm_team_close(fm_team *team)
+    int fm_forks_so_far()
     void fm_hold_forks()
     void fm_let_fork()

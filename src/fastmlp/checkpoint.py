@@ -68,6 +68,9 @@ class Books:
         self.epochs = trainer._session.epochs
         self.n_samples, self.begun = n_samples, begun
         self.generator = trainer._rng.bit_generator.state
+        epochs, step, seed = trainer._drawn
+        # That of an order which was drawn, and is still to be gone by.
+        self.order = seed if (epochs, step) == (self.epochs, trainer._session.step) else None
         self.entries = {name: len(held) for name, held in vars(trainer.history).items()}
 
     def interrupted(self, trainer: "Trainer") -> Interrupted | None:
@@ -143,6 +146,7 @@ def _parts(trainer: "Trainer", books: Books) -> tuple[dict[str, Array], dict[str
         "interrupted": None
         if interrupted is None
         else {"n_samples": interrupted.n_samples, **interrupted.position._asdict()},
+        "order": books.order,
         "seed": session.seed,
         "generator": _state(books.generator),
     }
@@ -196,6 +200,8 @@ def _restored(
         raise ValueError("it holds moments that are not finite")
     trainer._kept = {name.removeprefix("kept."): tensors[name] for name in kept}
     trainer.history = _history({name: tensors[f"history.{name}"] for name in books})
+    if held.get("order") is not None:
+        trainer._drawn = (session.epochs, session.step, _count(held, "order"))
     trainer._resumed = True
     trainer._interrupted = _interrupted(held.get("interrupted"), trainer.batch_size)
     return trainer

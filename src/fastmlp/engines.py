@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastmlp._core import fused_engine
-from fastmlp.turn import Turn
+from fastmlp.turn import new_turn
 
 __all__ = [
     "ENGINES",
@@ -162,7 +162,7 @@ def blas_threads(n_threads: int | None) -> Iterator[int]:
 # Who holds BLAS to how many threads, and how many its libraries had before.
 _limits: dict[object, tuple[int, int]] = {}
 _before: list[int] = []
-_limit_turn = Turn()
+_limit_turn = new_turn()
 
 
 def _limit() -> None:

@@ -33,7 +33,7 @@ from fastmlp.inputs import (
     as_weights,
 )
 from fastmlp.losses import DEFAULT_PARAMETER, row_losses
-from fastmlp.turn import Turn
+from fastmlp.turn import new_turn
 
 __all__ = ["MLP"]
 
@@ -160,7 +160,7 @@ class MLP:
         """Make what threads share that use this model."""
         self._inference: Core | None = None
         self._writes = Writes()
-        self._turn = Turn()  # of the thread that trains it
+        self._turn = new_turn()  # of the thread that trains it
 
     @property
     def n_parameters(self) -> int:

@@ -11,7 +11,7 @@ from fastmlp import engines
 from fastmlp._core import Core
 from fastmlp.errors import DivergedError
 from fastmlp.model import MLP
-from fastmlp.turn import Turn
+from fastmlp.turn import new_turn
 
 __all__ = ["Position", "Session", "dense_rows"]
 
@@ -104,36 +104,14 @@ class Session:
         self._take_turns()
 
     def _take_turns(self) -> None:
-        self._turn = Turn()  # of the thread that uses the core
-        self._computes = False  # the core, at this moment
-        self._behind = False  # was the model, when it began to
+        self._turn = new_turn()  # of the thread that uses the core
+        self._behind = False  # was the model, when the core began to compute
         self._watched = False  # by another thread: store after every epoch
-
-    def __enter__(self) -> None:
-        """Have the core to oneself, to compute with."""
-        self._turn.acquire()
-        try:
-            self._recover()
-            if self._computes:
-                raise RuntimeError("this session is in the middle of an epoch, of this very thread")
-            self._behind = self._newer
-        except BaseException:  # Ctrl-C among them, wherever it comes
-            self._turn.release()
-            raise
-        self._computes = True
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if self._watched and kind is None:
-                self._store()
-        finally:
-            self._computes = False
-            self._turn.release()
 
     def _recover(self) -> None:
         """Forget a core in the middle of an epoch whose thread a fork has left behind."""
         if self._turn.abandoned:
-            self._turn.abandoned = self._computes = False
+            self._turn.abandoned = False
             self._core, self._max_rows, self._holds, self._newer = None, 0, False, False
 
     @property
@@ -221,14 +199,21 @@ class Session:
             "epsilon": epsilon,
             "dropout_key": self.seed,
         }
-        with self:
-            core = self._ready(batch_size)
-            self._done = (self.step, self.epochs)
-            self._newer = True
-            with self.threads():
-                rest = order[begun.rows :] if begun.rows else order
-                totals = self._train(core, X, y, sample_weight, rest, batch_size, options, begun)
-            self.epochs += 1
+        with self._turn:
+            self._recover()
+            self._behind = self._newer
+            with self._turn.computing("this session"):
+                core = self._ready(batch_size)
+                self._done = (self.step, self.epochs)
+                self._newer = True
+                with self.threads():
+                    rest = order[begun.rows :] if begun.rows else order
+                    totals = self._train(
+                        core, X, y, sample_weight, rest, batch_size, options, begun
+                    )
+                self.epochs += 1
+            if self._watched:
+                self._store()
         return totals[0] / n, totals[1] / n
 
     def _train(
@@ -264,17 +249,19 @@ class Session:
 
     def store(self) -> None:
         """Bring `model.params` and `moments` up to date with what was trained."""
-        if not self._turn.acquire(blocking=False):
-            if self._computes:
-                self._watched = True
-                if not self._behind:
-                    return
-            self._turn.acquire()
-        try:
+        with self._turn.attempt() as taken:
+            if taken:
+                self._recover()
+            if taken and not self._turn.computes:
+                self._store()
+                return
+        if self._turn.computes:  # in another thread, or below the handler of a signal
+            self._watched = True
+            if taken or not self._behind:
+                return
+        with self._turn:
             self._recover()
             self._store()
-        finally:
-            self._turn.release()
 
     def _store(self) -> None:
         if self._newer and self._core is not None:
@@ -288,11 +275,22 @@ class Session:
         How many threads there are to use is found out anew as well.
         """
         with self._turn:
+            self._refuse_in_an_epoch()
             self._holds = self._newer = False
+
+    def forget_position(self) -> None:
+        """Have `position` know nothing of the epochs so far."""
+        if self._core is not None:
+            self._core.number = -1
+
+    def _refuse_in_an_epoch(self) -> None:
+        if self._turn.computes:
+            raise RuntimeError("this session is in the middle of an epoch, of this very thread")
 
     def undo(self) -> None:
         """Take back the latest epoch, which must have been of dense rows."""
         with self._turn:
+            self._refuse_in_an_epoch()
             if self._core is not None:
                 self._core.undo()
                 self.step, self.epochs = self._done
@@ -308,9 +306,12 @@ class Session:
         loss : float
         gradients : ndarray like `model.params`, NaN where the loss is not finite
         """
-        with self:
-            self._store()  # the core is about to compute with the model's
-            return self._gradients(X, y, sample_weight)
+        with self._turn:
+            self._recover()
+            self._behind = self._newer
+            with self._turn.computing("this session"):
+                self._store()  # the core is about to compute with the model's
+                return self._gradients(X, y, sample_weight)
 
     def _gradients(self, X: Any, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
         order = np.arange(X.shape[0], dtype=np.intp)
@@ -379,16 +380,14 @@ class Session:
         return self._core
 
     def __getstate__(self) -> dict[str, Any]:
-        with self._turn:  # between two epochs
+        with self._turn:  # between two epochs, but for the handler of a signal
             self.store()
-            state = {
-                **vars(self),
-                "moments": [moment.copy() for moment in self.moments],
-                "_step": self.step,
-            }
-        for name in ("_turn", "_computes", "_behind", "_watched"):
+            step = self._step if self._turn.computes else self.step
+            state = {**vars(self), "moments": [moment.copy() for moment in self.moments]}
+        for name in ("_turn", "_behind", "_watched"):
             del state[name]
-        return {**state, "_core": None, "_holds": False, "_max_rows": 0, "_workers": {}}
+        nothing: dict[str, Any] = {"_core": None, "_holds": False, "_max_rows": 0, "_workers": {}}
+        return {**state, **nothing, "_newer": False, "_step": step}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

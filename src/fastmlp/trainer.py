@@ -17,7 +17,7 @@ from fastmlp.inputs import as_generator, as_int, as_real, as_weights
 from fastmlp.model import MLP
 from fastmlp.schedules import Schedule
 from fastmlp.session import START, Session
-from fastmlp.turn import Turn
+from fastmlp.turn import new_turn
 
 __all__ = ["Trainer"]
 
@@ -77,7 +77,7 @@ class Trainer:
             dropout=dropout,
             seed=self._draw() if dropout else 0,
         )
-        self._turn = Turn()
+        self._turn = new_turn()
 
     @property
     def engine(self) -> str:
@@ -249,9 +249,10 @@ class Trainer:
         if path is not None:
             checkpoints.check(self, path)
         history = self.history = self.history if self._resumed else History()
-        self._resumed, self._interrupted = False, None
         session.store()  # what an earlier fit had no memory left to bring back
         session.load()
+        session.forget_position()
+        step = session.step
         books = checkpoints.Books(self, n, begun)
         with _bar(epochs, progress) as bar:
             try:
@@ -299,6 +300,8 @@ class Trainer:
                     checkpoints.save(self, path, books)
                 raise
             finally:
+                if session.step > step:  # else the next fit is still to go on from there
+                    self._resumed, self._interrupted = False, None
                 try:
                     session.store()
                 except KeyboardInterrupt:  # another one, before anything was brought back
@@ -320,7 +323,7 @@ class Trainer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._turn = Turn()
+        self._turn = new_turn()
 
     def _draw(self) -> int:
         # One number: for an array NumPy would let other threads go on, and fork, under its lock.

@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastmlp import persist
-from fastmlp._core import first_nonfinite
+from fastmlp._core import Turn, first_nonfinite
 from fastmlp.errors import DivergedError
 from fastmlp.estimators import conversion, files, training
 from fastmlp.estimators.network import Network, dense_blocks
@@ -32,7 +32,7 @@ from fastmlp.estimators.training import Rows
 from fastmlp.estimators.watch import CallbackSupportMixin, Watch
 from fastmlp.inputs import as_int
 from fastmlp.model import MLP
-from fastmlp.turn import Turn
+from fastmlp.turn import new_turn
 
 __all__ = ["Perceptron", "trains_in_steps"]
 
@@ -168,7 +168,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
     @property
     def _turn(self) -> Turn:
         """Whose turn it is to fit."""
-        return _turns.get(self) or _turns.setdefault(self, Turn())
+        return _turns.get(self) or _turns.setdefault(self, new_turn())
 
     def __getstate__(self) -> Any:
         self._turn.look(WHAT)
@@ -183,6 +183,13 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
         watched = (X, y, weight)
         X, y, rows = training.prepare(self, X, y, weight, continuing)
         run = vars(self).get("_run")
+        if run is not None and self.solver == "lbfgs":
+            raise ValueError("the run to go on with is not one of lbfgs: leave solver as it was")
+        if run is not None and (run.best is not None) != bool(self.early_stopping):
+            raise ValueError(
+                f"early_stopping is {self.early_stopping}, but the run to go on with began with "
+                f"{not self.early_stopping}: leave it as it was"
+            )
         if run is not None and run.n_samples != len(rows.order):
             raise ValueError(
                 f"X has {len(rows.order)} rows, but the run to go on with has {run.n_samples}: "
@@ -217,6 +224,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
     def _step(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> None:
         """Train one epoch on X and y, while other threads may predict."""
         with self._turn.of_a_fit(WHAT, closed=False):
+            self.__dict__.pop("_run", None)  # a fit in the middle of which this is no more
             if sample_weight is None and self._quick_step(X, y, classes):
                 return
             self._checked_step(X, y, sample_weight, classes)

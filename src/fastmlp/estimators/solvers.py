@@ -64,7 +64,8 @@ def descend(estimator: Any, rows: Rows, validation: Validation | None, watch: Wa
     judge = scorer(estimator, estimator.scoring) if estimator.early_stopping else None
     run: Run | None = vars(estimator).pop("_run", None)
     if run is not None:
-        best, over, rows.order = run.best, run.over, run.order
+        # Copies: a fit that fails finds its run as it was.
+        best, over, rows.order = run.best, run.over, run.order.copy()
     else:
         best, over = (network.model.params.copy() if judge else None), False
         estimator.n_iter_ = 0

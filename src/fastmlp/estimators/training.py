@@ -258,6 +258,10 @@ def held_out(
     if not estimator.early_stopping or estimator.solver == "lbfgs":
         return None
     run = vars(estimator).get("_run")
+    if run is not None and run.held is None:
+        raise ValueError(
+            "the run to go on with was judged by rows of the user's: give X_val and y_val again"
+        )
     if run is not None:
         return _split_off(rows, X, y, run.order, run.held)
     order, held = vars(estimator).get("_split") or (rows.order, rows.order[:0])
