@@ -7,11 +7,12 @@ meanwhile costs an error and not the process.
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import math
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -61,22 +62,23 @@ def write_atomically(path: Path_) -> Iterator[BinaryIO]:
     and names `path`.
     """
     target = check_writable(path)
+    mode = target.stat().st_mode & 0o777 if target.exists() else None
+    temporary = _unused_name(target)
+    # Where an old file gives the permissions, nobody else may read the new one before it has them.
+    # What opens is not Python, where Ctrl-C could come between the descriptor and the file.
+    opener = functools.partial(os.open, mode=0o666 if mode is None else 0o600)
     try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    except OSError as error:
-        raise _named(error, f"cannot write {path}") from None
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb", opener=opener) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(_mode(target))
+        if mode is not None:
+            temporary.chmod(mode)
         temporary.replace(target)
     except BaseException as error:
         with contextlib.suppress(OSError):  # what went wrong first is what to tell
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and str(error.filename) in ("None", name):
+        if isinstance(error, OSError) and str(error.filename) in ("None", str(temporary)):
             raise _named(error, f"cannot write {path}") from None
         raise
     try:
@@ -86,6 +88,16 @@ def write_atomically(path: Path_) -> Iterator[BinaryIO]:
             f"{path} is written, but a loss of power may undo that, as its folder was not flushed"
         )
         raise _named(error, what) from None
+
+
+def _unused_name(target: Path) -> Path:
+    """Return a hidden file beside `target` that is not there."""
+    # The beginning of its name, for a name may be of 255 bytes and no more.
+    name = target.name.encode("utf-8", "ignore")[:100].decode("utf-8", "ignore")
+    while True:
+        unused = target.with_name(f".{name}.{secrets.token_hex(8)}.tmp")
+        if not os.path.lexists(unused):
+            return unused
 
 
 def _named(error: OSError, what: str) -> OSError:
@@ -124,15 +136,6 @@ def check_writable(path: Path_) -> Path:
     if not all(os.access(place, os.W_OK) for place in (target, target.parent) if place.exists()):
         raise PermissionError(f"cannot write {path}: permission denied")
     return target
-
-
-def _mode(target: Path) -> int:
-    """Permission bits for `target`: those it has, or those a new file would get."""
-    if target.exists():
-        return target.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
 
 
 def save(path: Path_, tensors: Mapping[str, NDArray[Any]], description: dict[str, Any]) -> None:
