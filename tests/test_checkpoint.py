@@ -468,3 +468,15 @@ def test_a_disk_that_is_full_leaves_the_last_checkpoint(tmp_path, monkeypatch):
 
 if __name__ == "__main__":
     {"resume": resume_all, "run": run_to_be_killed}[sys.argv[1]](sys.argv[2])
+
+
+@pytest.mark.parametrize("x", [list(range(65_000)), "x" * (2 << 20)], ids=["values", "bytes"])
+def test_a_description_that_is_too_large_is_found_before_the_training(x, tmp_path):
+    trainer = SGD(MLP([2, 2]))
+    trainer.model.metadata = {"x": x}
+    trainer.checkpoint(tmp_path / "run")
+    before = trainer.model.params.copy()
+    with pytest.raises(ValueError, match="the description is too large"):
+        trainer.fit([[0, 1]], [1], epochs=1)
+    assert (trainer.model.params == before).all() and trainer.history.epochs == 0
+    assert list(tmp_path.iterdir()) == []

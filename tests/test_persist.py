@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -64,6 +65,8 @@ METADATA = [
     {"labels": ["größer", "小さい", "🎈", "a\nb", '"\\', "\0"], "n": [1, -2.5, 1e-300, None, True]},
     {"": {"deep": [[[{}]]]}, "fastmlp": "x", "lone surrogate": "\ud800"},
     {"big": 10**400, "long": "é" * 100_000},
+    {"texts": ["word, " * 200] * 400, "marks": '"[{,' * 100_000, "slashes": "\\" * 100_000},
+    {"letters": ["жизнь" * 160 + str(i) for i in range(400)]},
 ]
 
 
@@ -223,6 +226,14 @@ HEADERS = {
     "NaN": (b'{"a": NaN}', "NaN is no number"),
     "infinite": (b'{"a": 1e999}', "1e999 is no number"),
     "many values": (b"[" + b"0," * 70_000 + b"0]", "more than 65536 values"),
+    "many described": (
+        {"__metadata__": {"fastmlp": f"0 [{'0,' * 70_000}0]"}, "a": entry()},
+        "more than 65536 values",
+    ),
+    "wide": (
+        b'"\xc3\xa9' + b"x" * (1 << 20) + b'"',
+        "is of 1048580 bytes, expected at most 1048576",
+    ),
     "large": (b" " * (2 << 20) + b" ", "its header is of 2097153 bytes"),
     "entry": ({"a": []}, "the entry of 'a'"),
     "more": ({"a": entry(file="b")}, "the entry of 'a'"),
@@ -266,19 +277,33 @@ def test_what_safetensors_refuses_is_refused(tmp_path):
             passed.add(name)
         except safetensors.SafetensorError:
             pass
-    assert passed <= {"bool", "description", "version", "large", "dimensions", "more", "repeated"}
+    assert passed <= {
+        *("bool", "description", "version", "large", "dimensions", "more", "repeated"),
+        "many described",
+    }
 
 
+DESCRIBED = b'{"__metadata__": {"fastmlp": "'
 # The most that a header of so many bytes and values can make JSON take memory for.
 COSTLY = {
     "objects": b'{"__metadata__": [' + b'{"a":1},' * 32_000 + b"0]}",
     "lists": b'{"__metadata__": [' + b"[]," * 32_000 + b"0]}",
     "names": b'{"__metadata__": {' + b"".join(b'"%d":0,' % i for i in range(65_000)) + b'"x":0}}',
-    "text": b'{"__metadata__": {"fastmlp": "0 ' + b"\xf0\x9f\x8e\x88" * 500_000 + b'"}}',
+    "text": DESCRIBED + b"0 " + b"\xf0\x9f\x8e\x88" * 260_000 + b'"}}',
     "escapes": b'{"__metadata__": {"fastmlp": "0 ' + b"\\ud83c\\udf88" * 160_000 + b'"}}',
     "tensors": json.dumps(
         {f"{i}": entry("U8", [1], [i, i + 1]) for i in range(9_000)}, separators=(",", ":")
     ).encode(),
+    "one wide letter": DESCRIBED + b"0 \xf0\x9f\x8e\x88" + b"x" * 1_048_000 + b'"}}',
+    "one wide escape": DESCRIBED + b"0 \\ud83c\\udf88" + b"x" * 2_097_000 + b'"}}',
+    "a wide name": b'{"\\ud83c\\udf88' + b"x" * 2_097_000 + b'": 1}',
+    "a wide value": DESCRIBED
+    + rb"0 {\"version\": 1, \"a\": \"\\ud83c\\udf88"
+    + b"x" * 2_097_000
+    + b'\\"}"}}',
+    "quotes": b'{"__metadata__": {"fastmlp": "0 ' + b'\\"' * 1_048_000 + b'"}}',
+    "slashes": b'{"__metadata__": {"fastmlp": "0 ' + b"\\\\" * 1_048_000,
+    "empty strings": b'""' * 1_048_000,
     "described": json.dumps(
         {"__metadata__": {"fastmlp": '0 {"version": 1, "a": [' + '{"a":1},' * 32_000 + "0]}"}}
     ).encode(),
@@ -287,10 +312,21 @@ COSTLY = {
 
 @pytest.mark.parametrize("header", COSTLY.values(), ids=COSTLY)
 def test_memory_for_what_is_refused(header, tmp_path):
-    assert len(header) <= persist.MOST_BYTES and persist._values(header) <= persist.MOST_VALUES
+    assert len(header) <= persist._most_bytes(header)
+    assert persist._values(header.decode()) <= persist.MOST_VALUES
     path = tmp_path / "m"
     path.write_bytes(forged(header, bytes(9_000) if b"U8" in header else b""))
     assert peak(lambda: refused(path)) < path.stat().st_size + (16 << 20)
+
+
+@pytest.mark.parametrize(
+    "text", ['\\\\"', '"', "\\", '"",', "[", 'x"\\'], ids=["escapes", *"qscbm"]
+)
+def test_values_are_counted_in_linear_time(text):
+    text = text * (2**21 // len(text))
+    start = time.perf_counter()
+    assert peak(lambda: persist._values(text)) < 1 << 20
+    assert time.perf_counter() - start < 10
 
 
 def test_memory_for_a_model(tmp_path):
@@ -316,10 +352,12 @@ def test_a_description_that_is_too_large(tmp_path):
     model = MLP([2, 2])
     model.save(tmp_path / "m")
     before = content(tmp_path)
-    for metadata in ({"x": list(range(70_000))}, {"x": "x" * (2 << 20)}):
-        model.metadata = metadata
+    for x in (list(range(70_000)), "x" * (2 << 20), "é" * (1 << 19)):
+        model.metadata = {"x": x}
         with pytest.raises(ValueError, match=r"cannot write .*: the description is too large"):
             model.save(tmp_path / "m")
+        with pytest.raises(ValueError, match=r"cannot write .*: the description is too large"):
+            persist.check_description(tmp_path / "m", *model.parts())
     assert content(tmp_path) == before
 
 
@@ -505,6 +543,7 @@ def test_an_interrupt_at_every_instruction(name, old):
             interrupted = True
         finally:
             sys.settrace(None)
+            file = None
         last = left >= 0
         assert interrupted is not last
         if open_files(old.parent):
@@ -512,7 +551,6 @@ def test_an_interrupt_at_every_instruction(name, old):
         assert open_files(old.parent) == [], n
         assert content(old.parent) in ({"old": OLD}, {"old": OLD, name: b"new"}), n
         n += 1
-    gc.collect()
     assert n > 100 and content(old.parent)[name] == b"new"
 
 

@@ -79,7 +79,7 @@ class Books:
 def check(trainer: "Trainer", path: Path_) -> None:
     """Raise what `save` would raise, as far as that can be known before training."""
     persist.check_writable(path)
-    persist.as_text(_parts(trainer, Books(trainer, 0))[1])
+    persist.check_description(path, *_parts(trainer, Books(trainer, 0)))
 
 
 def save(trainer: "Trainer", path: Path_, books: Books) -> None:

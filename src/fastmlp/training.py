@@ -168,6 +168,8 @@ def _train(trainer: Trainer | None, arguments: argparse.Namespace) -> Any:
         trainer = _trainer([X.shape[1], *arguments.hidden, n_out], preprocessing, arguments)
         if arguments.checkpoint is not None:
             runs.begin(trainer, arguments, X, y)
+    if arguments.out is not None:
+        persist.check_description(arguments.out, *trainer.model.parts())
     watched = validation if arguments.early_stopping else test
     best = Best(trainer.model, arguments.patience) if arguments.early_stopping else None
     over = best is not None and best.join(trainer)
