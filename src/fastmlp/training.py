@@ -81,10 +81,15 @@ def run(arguments: argparse.Namespace) -> None:
     """Train a network as the command line says, write it, and print how well it does."""
     trainer = runs.resume(arguments) if _goes_on(arguments) else None
     _check(arguments)
+    arguments.before = runs.stamps(arguments)
     try:
-        trainer, best, preprocessing, (X, y), (rest, test) = _train(trainer, arguments)
+        _run(trainer, arguments)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(runs.how_to_go_on(arguments)) from None
+
+
+def _run(trainer: Trainer | None, arguments: argparse.Namespace) -> None:
+    trainer, best, preprocessing, (X, y), (rest, test) = _train(trainer, arguments)
     model, history = trainer.model, trainer.history
     if best is not None:
         best.restore()
