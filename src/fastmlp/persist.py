@@ -199,6 +199,10 @@ def _head(
             f"cannot write {path}: the description is too large, {len(head)} bytes with "
             f"{n_values} values, expected at most {most_bytes} and {most_values}"
         )
+    try:
+        _parsed(text)  # keys that are not text become it, and may then be there twice
+    except (ValueError, RecursionError) as error:
+        raise TypeError(f"the model's metadata cannot be written as JSON: {error}") from None
     return head
 
 
@@ -412,7 +416,9 @@ def _parsed(text: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         held = dict(pairs)
         if len(held) < len(pairs):
-            raise ValueError("a key is repeated")
+            for name, _ in pairs:  # each is taken out once
+                if held.pop(name, held) is held:
+                    raise ValueError(f"a key is repeated: {shown(name)}")
         return held
 
     def number(text: str) -> float:
