@@ -124,6 +124,26 @@ def test_ctrl_c_in_a_process(folder):
     assert (folder / "model").read_bytes() == (folder / "expected").read_bytes()
 
 
+@pytest.mark.parametrize("every", ["1", "3"])
+def test_another_run_that_has_begun_meanwhile(every, folder, monkeypatch):
+    """Its file stays, whichever of the two was the first to begin."""
+    epoch, others = fastmlp.session.Session.epoch, b""
+
+    def meanwhile(self, *arguments, **options):
+        nonlocal others
+        if self.epochs == int(every) - 1:
+            with monkeypatch.context() as patch:
+                patch.setattr(fastmlp.session.Session, "epoch", epoch)
+                train(*DIGITS, "--seed", "1", *FIRST)
+            others = (folder / "run").read_bytes()
+        return epoch(self, *arguments, **options)
+
+    monkeypatch.setattr(fastmlp.session.Session, "epoch", meanwhile)
+    result = run("train", "--json", *DIGITS, *FIRST, "--every", every, "--out", "m")
+    refused(result, "run has come to be there since this run began: another run writes it")
+    assert others == (folder / "run").read_bytes() and "m" not in held(folder)
+
+
 @pytest.mark.parametrize("checkpoint", [[], FIRST], ids=["", "checkpoint"])
 @pytest.mark.parametrize("out", [[], ["--out", "old"]], ids=["", "out"])
 @pytest.mark.parametrize("where", ["drawing", "scoring"])

@@ -16,9 +16,20 @@ from numpy.typing import NDArray
 
 from fastmlp import persist
 from fastmlp._core import first_nonfinite
+from fastmlp.history import Callback, History
 from fastmlp.trainer import Trainer
 
-__all__ = ["OPTIONS", "begin", "check_rows", "end", "how_to_go_on", "resume", "stamps", "written"]
+__all__ = [
+    "OPTIONS",
+    "alone",
+    "begin",
+    "check_rows",
+    "end",
+    "how_to_go_on",
+    "resume",
+    "stamps",
+    "written",
+]
 
 Array = NDArray[Any]
 
@@ -55,6 +66,24 @@ def begin(trainer: Trainer, arguments: argparse.Namespace, X: Array, y: Array) -
     options["hidden"] = list(options["hidden"])
     trainer.model.metadata[KEY] = {"options": options, "rows": _checksum(X, y)}
     trainer.checkpoint(arguments.checkpoint, every=arguments.every)
+
+
+def alone(arguments: argparse.Namespace, callback: Callback | None) -> Callback:
+    """Return a callback that ends a new run where another one has begun to write its file.
+
+    Two that come to their first writing in the same instant are not told apart.
+    """
+
+    def look(history: History) -> bool | None:
+        # The callback comes before the writing: up to the first, what is there is not ours.
+        if history.epochs <= arguments.every and os.path.lexists(arguments.checkpoint):
+            raise ValueError(
+                f"{arguments.checkpoint} has come to be there since this run began: another run "
+                "writes it; name another file"
+            )
+        return None if callback is None else callback(history)
+
+    return look
 
 
 def resume(arguments: argparse.Namespace) -> Trainer:
