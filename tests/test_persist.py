@@ -323,10 +323,10 @@ def test_memory_for_what_is_refused(header, tmp_path):
     "text", ['\\\\"', '"', "\\", '"",', "[", 'x"\\'], ids=["escapes", *"qscbm"]
 )
 def test_values_are_counted_in_linear_time(text):
-    text = text * (2**21 // len(text))
+    text = text * (2**19 // len(text))
     start = time.perf_counter()
     assert peak(lambda: persist._values(text)) < 1 << 20
-    assert time.perf_counter() - start < 10
+    assert time.perf_counter() - start < 3
 
 
 def test_memory_for_a_model(tmp_path):
