@@ -294,7 +294,12 @@ COSTLY = {
     "tensors": json.dumps(
         {f"{i}": entry("U8", [1], [i, i + 1]) for i in range(9_000)}, separators=(",", ":")
     ).encode(),
-    "one wide letter": DESCRIBED + b"0 \xf0\x9f\x8e\x88" + b"x" * 1_048_000 + b'"}}',
+    "one wide letter": DESCRIBED
+    + rb"0 {\"version\": 9, \"a\": \""
+    + b"x" * 524_000
+    + b"\\\\n\xf0\x9f\x8e\x88"
+    + b"x" * 524_000
+    + b'\\"}"}}',
     "one wide escape": DESCRIBED + b"0 \\ud83c\\udf88" + b"x" * 2_097_000 + b'"}}',
     "a wide name": b'{"\\ud83c\\udf88' + b"x" * 2_097_000 + b'": 1}',
     "a wide value": DESCRIBED
