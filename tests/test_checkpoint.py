@@ -3,6 +3,7 @@
 This file is also a program, for the tests that need a process of their own.
 """
 
+import gc
 import inspect
 import itertools
 import os
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -468,3 +470,43 @@ def test_a_disk_that_is_full_leaves_the_last_checkpoint(tmp_path, monkeypatch):
 
 if __name__ == "__main__":
     {"resume": resume_all, "run": run_to_be_killed}[sys.argv[1]](sys.argv[2])
+
+
+@pytest.mark.parametrize("x", [list(range(65_000)), "x" * (2 << 20)], ids=["values", "bytes"])
+def test_a_description_that_is_too_large_is_found_before_the_training(x, tmp_path):
+    trainer = SGD(MLP([2, 2]))
+    trainer.model.metadata = {"x": x}
+    trainer.checkpoint(tmp_path / "run")
+    before = trainer.model.params.copy()
+    with pytest.raises(ValueError, match="the description is too large"):
+        trainer.fit([[0, 1]], [1], epochs=1)
+    assert (trainer.model.params == before).all() and trainer.history.epochs == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_class_of_ones_own_does_not_take_the_place_of_its_base(tmp_path):
+    trainer = SGD(MLP([2, 2]))
+    trainer.checkpoint(tmp_path / "run")
+    trainer.fit([[0, 1]], [1], epochs=1)
+
+    class Mine(SGD):
+        pass
+
+    assert type(SGD.resume(tmp_path / "run")) is SGD
+    assert type(Mine.resume(tmp_path / "run")) is Mine
+
+
+def test_memory_for_a_checkpoint(tmp_path):
+    """It is read into parameters and moments, with no copy of them nor marks for each."""
+    trainer = SGD(MLP([2000, 1000, 10]), momentum=0.9)
+    trainer.checkpoint(tmp_path / "run")
+    trainer.fit(np.ones((1, 2000)), [1], epochs=1)
+    del trainer
+    gc.collect()
+    tracemalloc.start()
+    try:
+        SGD.resume(tmp_path / "run")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < (tmp_path / "run").stat().st_size + (1 << 20)

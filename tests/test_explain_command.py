@@ -4,9 +4,9 @@ import errno
 import io
 import json
 import math
+import os
 import re
 import struct
-import tempfile
 from fractions import Fraction
 
 import commandline
@@ -152,10 +152,10 @@ def test_bad_input(argv, message, model, tmp_path, monkeypatch):
 def test_a_folder_that_takes_no_file(tmp_path, monkeypatch):
     """The message names the file that was asked for, not the temporary one."""
 
-    def refuse(**given):
-        raise OSError(errno.EROFS, "Read-only file system", f"{given['dir']}/.r.html.x.tmp")
+    def refuse(path, *arguments, **named):
+        raise OSError(errno.EROFS, "Read-only file system", path)
 
-    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     result = commandline.run("explain", "--html", tmp_path / "r.html")
     commandline.refused(result, f"cannot write {tmp_path / 'r.html'}: Read-only file system")
 

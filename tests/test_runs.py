@@ -11,7 +11,7 @@ import pytest
 from commandline import held, predictions, refused, rents, run, train
 
 import fastmlp
-from fastmlp import MLP, SGD, FileFormatError, persist, runs
+from fastmlp import MLP, SGD, FileFormatError, persist, runs, training
 from fastmlp.trainer import Trainer
 
 DIGITS = ["--data", "digits", "--hidden", "20", "--epochs", "6"]
@@ -122,6 +122,82 @@ def test_ctrl_c_in_a_process(folder):
     train(*SECOND, "--epochs", at + 5, "--out", "model")
     train(*DIGITS[:4], "--epochs", at + 5, "--out", "expected")
     assert (folder / "model").read_bytes() == (folder / "expected").read_bytes()
+
+
+@pytest.mark.parametrize("every", ["1", "3"])
+def test_another_run_that_has_begun_meanwhile(every, folder, monkeypatch):
+    """Its file stays, whichever of the two was the first to begin."""
+    epoch, others = fastmlp.session.Session.epoch, b""
+
+    def meanwhile(self, *arguments, **options):
+        nonlocal others
+        if self.epochs == int(every) - 1:
+            with monkeypatch.context() as patch:
+                patch.setattr(fastmlp.session.Session, "epoch", epoch)
+                train(*DIGITS, "--seed", "1", *FIRST)
+            others = (folder / "run").read_bytes()
+        return epoch(self, *arguments, **options)
+
+    monkeypatch.setattr(fastmlp.session.Session, "epoch", meanwhile)
+    result = run("train", "--json", *DIGITS, *FIRST, "--every", every, "--out", "m")
+    refused(result, "run has come to be there since this run began: another run writes it")
+    assert others == (folder / "run").read_bytes() and "m" not in held(folder)
+
+
+@pytest.mark.parametrize("checkpoint", [[], FIRST], ids=["", "checkpoint"])
+@pytest.mark.parametrize("out", [[], ["--out", "old"]], ids=["", "out"])
+@pytest.mark.parametrize("where", ["drawing", "scoring"])
+def test_ctrl_c_after_the_last_epoch(where, out, checkpoint, folder, monkeypatch):
+    """What is said of the files is true: of the model, the chart and the run."""
+
+    def interrupted(*arguments, **named):
+        raise KeyboardInterrupt
+
+    before = held(folder)
+    with monkeypatch.context() as patch:
+        if where == "drawing":
+            patch.setattr(training.losschart, "draw", interrupted)
+        else:
+            patch.setattr(training, "_scores", interrupted)
+        result = run("train", "--json", *DIGITS[:5], "1", *out, "--plot", "p.svg", *checkpoint)
+    new = [name for name, content in held(folder).items() if before.get(name) != content]
+    done = [] if where == "drawing" else [*out[1:], "p.svg"]
+    assert sorted(new) == sorted([*done, *checkpoint[1:]])
+    said = " and ".join(done) + (" are written" if len(done) > 1 else " is written" if done else "")
+    if checkpoint:
+        more = f"{said and said + ', and '}run holds the run, go on with: fastmlp train"
+        refused(result, f"error: interrupted; {more}", code=130)
+        train(*SECOND, "--out", "model")
+        train(*DIGITS[:5], "1", "--out", "expected")
+        assert (folder / "model").read_bytes() == (folder / "expected").read_bytes()
+    elif done:
+        refused(result, f"error: interrupted; {said}\n", code=130)
+    else:
+        refused(result, "error: interrupted, nothing was written; --checkpoint FILE", code=130)
+
+
+def test_no_memory_after_the_model_is_written(folder, monkeypatch):
+    def fails(*arguments):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(training, "_scores", fails)
+    result = run("train", "--json", *DIGITS[:5], "1", "--out", "m")
+    refused(result, "out of memory: no room. m is written\n", code=1)
+
+
+def test_no_end_before_where_it_is(folder):
+    """A run in the middle of its third epoch cannot end after the second."""
+    train(*DIGITS[:5], "2", *FIRST)
+    tensors, description = persist.load("run", "checkpoint")
+    rows = {"n_samples": 1438, "rows": 320, "steps": 10, "loss": 1.0, "penalty": 0.0}
+    description["trainer"]["interrupted"] = rows
+    persist.save("run", tensors, description)
+    before = held(folder)
+    for argv in ([], ["--epochs", "1"], ["--epochs", "2"]):
+        result = run("train", "--json", *SECOND, *argv, "--out", "m")
+        refused(result, "but the run in run is in the middle of epoch 3")
+        assert held(folder) == before
+    assert train(*SECOND, "--epochs", "3")["epochs"] == 3
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -281,3 +282,34 @@ def test_the_commands_of_the_documentation(folder):
     assert out.startswith('label,"probability_Aachen, West",probability_Bonn')
     assert (folder / "predictions.csv").read_text().startswith("rent\n")
     assert (folder / "loss.svg").exists()
+
+
+def table_of_texts(path, texts):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "y"])
+        writer.writerows((text, "ab"[i % 2]) for i, text in enumerate(texts))
+
+
+@pytest.mark.parametrize("word", ["word, ", "слова"], ids=["commas", "Cyrillic"])
+def test_a_table_of_long_texts(word, folder):
+    table_of_texts(folder / "long.csv", [word * 200 + str(i % 400) for i in range(800)])
+    common = ["--data", "long.csv", "--target", "y", "--hidden", 2, "--epochs", 1]
+    train(*common, "--out", "m", "--checkpoint", "run")
+    assert len(MLP.load("m").metadata["categories"]["text"]) == 400
+    assert len(predictions("m", "--data", "long.csv")[1]) == 800
+
+
+def test_more_texts_than_a_model_holds_are_found_before_the_training(folder, monkeypatch):
+    table_of_texts(folder / "long.csv", ["x" * 6000 + str(i % 400) for i in range(800)])
+    common = ["--data", "long.csv", "--target", "y", "--hidden", 2, "--epochs", 1]
+    train(*common)  # without a file there is nothing to refuse
+
+    def trains(*arguments, **named):
+        raise AssertionError("it trains")
+
+    monkeypatch.setattr(fastmlp.session.Session, "epoch", trains)
+    for option in ("--out", "--checkpoint"):
+        result = run("train", "--json", *common, option, "m")
+        refused(result, "cannot write ")
+        assert "m: the description is too large" in result[2] and "m" not in os.listdir()

@@ -45,12 +45,12 @@ def test_the_nth_system_call_fails(long, tmp_path):
 def test_a_folder_that_cannot_be_flushed_by_its_nature(call, number, tmp_path, monkeypatch):
     original = getattr(os, call)
 
-    def refuse(place, *arguments):
+    def refuse(place, *arguments, **named):
         is_folder = os.path.isdir(place) if call == "open" else stat.S_ISDIR(os.stat(place).st_mode)
         if is_folder:
             refused.append(place)
             raise OSError(number, os.strerror(number))
-        return original(place, *arguments)
+        return original(place, *arguments, **named)
 
     refused = []
     model = MLP([5, 3], seed=1)

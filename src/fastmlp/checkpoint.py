@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastmlp import engines, persist
+from fastmlp._core import first_nonfinite
 from fastmlp.history import History
 from fastmlp.inputs import as_int, as_real
 from fastmlp.model import MLP
@@ -82,7 +83,7 @@ class Books:
 def check(trainer: "Trainer", path: Path_) -> None:
     """Raise what `save` would raise, as far as that can be known before training."""
     persist.check_writable(path)
-    persist.as_text(_parts(trainer, Books(trainer, 0))[1])
+    persist.check_description(path, *_parts(trainer, Books(trainer, 0)))
 
 
 def save(trainer: "Trainer", path: Path_, books: Books) -> None:
@@ -161,7 +162,7 @@ def _restored(
     n_threads: int | None,
 ) -> AnyTrainer:
     optimizer = held["optimizer"]
-    kinds = {known._optimizer: known for known in (kind, *kind.__subclasses__())}
+    kinds = {known._optimizer: known for known in (*kind.__subclasses__(), kind)}
     name = NAMES[optimizer]
     if optimizer not in kinds:
         raise ValueError(f"it holds a run of {name}: go on with {name}.resume")
@@ -196,7 +197,7 @@ def _restored(
     trainer._rng = _generator(held["generator"])
     tensors = stored.read(model.tensors(model.params) | places)
     model.check_finite()
-    if not all(np.isfinite(moment).all() for moment in session.moments):
+    if any(first_nonfinite(moment) >= 0 for moment in session.moments):
         raise ValueError("it holds moments that are not finite")
     trainer._kept = {name.removeprefix("kept."): tensors[name] for name in kept}
     trainer.history = _history({name: tensors[f"history.{name}"] for name in books})

@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 import fastmlp
-from fastmlp import engines, persist, training
+from fastmlp import engines, persist, runs, training
 from fastmlp.errors import printable
 from fastmlp.explain.command import add_command as add_explain
 from fastmlp.inputs import as_int, as_real
@@ -55,10 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _written(arguments: argparse.Namespace) -> str:
     """Return what to say of the files of a command that failed."""
+    done = runs.written(arguments) if "before" in arguments else ""
     checkpoint = getattr(arguments, "checkpoint", None)
     if checkpoint is None or not os.path.exists(checkpoint):
-        return "Nothing was written"
-    return f"{checkpoint} holds the run up to an epoch before"
+        return done or "Nothing was written"
+    return f"{done and done + ', and '}{checkpoint} holds the run up to an epoch before"
 
 
 def _flushes() -> bool:

@@ -21,6 +21,7 @@ from fastmlp._core import (
     PROBABILITIES,
     Core,
     Writes,
+    first_nonfinite,
 )
 from fastmlp.activations import activate, slope
 from fastmlp.inputs import (
@@ -512,7 +513,7 @@ class MLP:
 
     def check_finite(self) -> None:
         """Raise ValueError where a parameter read from a file is not finite."""
-        if not np.isfinite(self.params).all():
+        if first_nonfinite(self.params) >= 0:
             raise ValueError("it holds parameters that are not finite")
 
     def _initialise(self, rng: np.random.Generator) -> None:

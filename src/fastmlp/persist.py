@@ -7,11 +7,13 @@ meanwhile costs an error and not the process.
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import math
 import os
-import tempfile
+import re
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -24,6 +26,7 @@ from fastmlp.errors import FileFormatError, cut, shown
 __all__ = [
     "Stored",
     "as_text",
+    "check_description",
     "check_writable",
     "load",
     "not_a_model",
@@ -37,8 +40,14 @@ VERSION, READS = 2, (1, 2)
 # The one key of the safetensors metadata. Its value is "<sha256> <JSON>", where the checksum is
 # over the JSON as it stands and every tensor; one key, because safetensors keeps no order.
 KEY = "fastmlp"
-# Of a header: so many bytes, and so many values in its JSON, each of which costs a hundred bytes.
+# Of a header: so many bytes, half of that where it is not ASCII, as its characters then take up to
+# four each in memory; and so many values in its JSON, each of which costs a hundred bytes.
 MOST_BYTES, MOST_VALUES = 2 << 20, 1 << 16
+# What has to be left of both before a training, in which counters and offsets get longer.
+SPARE_BYTES, SPARE_VALUES = MOST_BYTES >> 6, MOST_VALUES >> 6
+# What stands before a value in JSON, and strings, in which that means nothing.
+BEFORE_VALUES = re.compile(r'[,\[{]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+SURROGATES = re.compile("[\ud800-\udfff]")
 # What code raises over contents that are not what it expects.
 DAMAGE = (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError)
 MOST_DIMENSIONS, MOST_ELEMENTS = 8, 1 << 48  # of a tensor, dimensions of 0 left out
@@ -61,22 +70,23 @@ def write_atomically(path: Path_) -> Iterator[BinaryIO]:
     and names `path`.
     """
     target = check_writable(path)
+    mode = target.stat().st_mode & 0o777 if target.exists() else None
+    temporary = _unused_name(target)
+    # Where an old file gives the permissions, nobody else may read the new one before it has them.
+    # What opens is not Python, where Ctrl-C could come between the descriptor and the file.
+    opener = functools.partial(os.open, mode=0o666 if mode is None else 0o600)
     try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    except OSError as error:
-        raise _named(error, f"cannot write {path}") from None
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb", opener=opener) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(_mode(target))
+        if mode is not None:
+            temporary.chmod(mode)
         temporary.replace(target)
     except BaseException as error:
         with contextlib.suppress(OSError):  # what went wrong first is what to tell
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and str(error.filename) in ("None", name):
+        if isinstance(error, OSError) and str(error.filename) in ("None", str(temporary)):
             raise _named(error, f"cannot write {path}") from None
         raise
     try:
@@ -86,6 +96,16 @@ def write_atomically(path: Path_) -> Iterator[BinaryIO]:
             f"{path} is written, but a loss of power may undo that, as its folder was not flushed"
         )
         raise _named(error, what) from None
+
+
+def _unused_name(target: Path) -> Path:
+    """Return a hidden file beside `target` that is not there."""
+    # The beginning of its name, for a name may be of 255 bytes and no more.
+    name = target.name.encode("utf-8", "ignore")[:100].decode("utf-8", "ignore")
+    while True:
+        unused = target.with_name(f".{name}.{secrets.token_hex(8)}.tmp")
+        if not os.path.lexists(unused):
+            return unused
 
 
 def _named(error: OSError, what: str) -> OSError:
@@ -126,15 +146,6 @@ def check_writable(path: Path_) -> Path:
     return target
 
 
-def _mode(target: Path) -> int:
-    """Permission bits for `target`: those it has, or those a new file would get."""
-    if target.exists():
-        return target.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
-
-
 def save(path: Path_, tensors: Mapping[str, NDArray[Any]], description: dict[str, Any]) -> None:
     """Write `tensors` and `description` (anything JSON can hold) to a safetensors file.
 
@@ -143,9 +154,33 @@ def save(path: Path_, tensors: Mapping[str, NDArray[Any]], description: dict[str
     """
     text = as_text(description)
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    header: dict[str, Any] = {"__metadata__": {KEY: f"{_checksum(text, tensors)} {text}"}}
-    ordered, start = sorted(tensors, key=lambda name: (_rank(name, tensors[name]), name)), 0
-    for name in ordered:
+    head = _head(path, tensors, text, _checksum(text, tensors))
+    with write_atomically(path) as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for name in _ordered(tensors):
+            tensor = tensors[name]
+            file.write(tensor.astype(tensor.dtype.newbyteorder("<"), copy=False).data)
+
+
+def check_description(
+    path: Path_, tensors: Mapping[str, NDArray[Any]], description: dict[str, Any]
+) -> None:
+    """Raise what `save` would raise over a description, now or when a training has ended."""
+    _head(path, tensors, as_text(description), "0" * 64, SPARE_BYTES, SPARE_VALUES)
+
+
+def _head(
+    path: Path_,
+    tensors: Mapping[str, Array],
+    text: str,
+    checksum: str,
+    spare_bytes: int = 0,
+    spare_values: int = 0,
+) -> bytes:
+    """Return the header of a file, or raise ValueError where it is too large to be read."""
+    header: dict[str, Any] = {"__metadata__": {KEY: f"{checksum} {text}"}}
+    start = 0
+    for name in _ordered(tensors):
         tensor = tensors[name]
         end = start + tensor.nbytes
         header[name] = {
@@ -154,18 +189,26 @@ def save(path: Path_, tensors: Mapping[str, NDArray[Any]], description: dict[str
             "data_offsets": [start, end],
         }
         start = end
-    head = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    written = json.dumps(header, ensure_ascii=False, separators=(",", ":"))
+    head = written.encode()
     head += b" " * (-len(head) % 8)
-    if len(head) > MOST_BYTES or _values(head) > MOST_VALUES:
+    n_values = _values(written) + _values(text)
+    most_bytes, most_values = _most_bytes(head) - spare_bytes, MOST_VALUES - spare_values
+    if len(head) > most_bytes or n_values > most_values:
         raise ValueError(
             f"cannot write {path}: the description is too large, {len(head)} bytes with "
-            f"{_values(head)} values, expected at most {MOST_BYTES} and {MOST_VALUES}"
+            f"{n_values} values, expected at most {most_bytes} and {most_values}"
         )
-    with write_atomically(path) as file:
-        file.write(len(head).to_bytes(8, "little") + head)
-        for name in ordered:
-            tensor = tensors[name]
-            file.write(tensor.astype(tensor.dtype.newbyteorder("<"), copy=False).data)
+    try:
+        _parsed(text)  # keys that are not text become it, and may then be there twice
+    except (ValueError, RecursionError) as error:
+        raise TypeError(f"the model's metadata cannot be written as JSON: {error}") from None
+    return head
+
+
+def _ordered(tensors: Mapping[str, Array]) -> list[str]:
+    """Return the names of tensors in the order in which they stand in a file."""
+    return sorted(tensors, key=lambda name: (_rank(name, tensors[name]), name))
 
 
 def _rank(name: str, tensor: NDArray[Any]) -> int:
@@ -179,9 +222,11 @@ def _rank(name: str, tensor: NDArray[Any]) -> int:
 def as_text(description: dict[str, Any]) -> str:
     """Return the JSON that `save` writes, or raise TypeError."""
     try:
-        return json.dumps({"version": VERSION, **description}, allow_nan=False)
+        text = json.dumps({"version": VERSION, **description}, allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"the model's metadata cannot be written as JSON: {error}") from None
+    # Half a pair, which UTF-8 has no bytes for.
+    return SURROGATES.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
 class Stored:
@@ -198,6 +243,7 @@ class Stored:
     def __init__(self, path: Path_, kind: str, file: BinaryIO) -> None:
         self.path, self.kind = path, kind
         self._file = file
+        self._n_values = 0
         header, self._start = self._header()
         metadata = header.pop("__metadata__", None)
         self._places = self._check(header)
@@ -205,10 +251,15 @@ class Stored:
         value = metadata.get(KEY) if isinstance(metadata, dict) else None
         if not isinstance(value, str):
             self.refuse("it is a safetensors file of another program")
+        if len(value) > _most_bytes(value):
+            self.refuse(f"its description is of {len(value)} characters, not all of them ASCII")
         self._sum, _, self._text = value.partition(" ")
+        del header, metadata, value
         try:
-            self.description = _parsed(self._text)
+            self.description = self._parsed(self._text)
             version = self.description.pop("version")
+        except FileFormatError:
+            raise
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             self.refuse("it has no description")
         if version not in READS or isinstance(version, bool):
@@ -250,19 +301,29 @@ class Stored:
         size, whole = int.from_bytes(first, "little"), os.fstat(self._file.fileno()).st_size
         if len(first) < 8 or size > whole - 8:
             self.refuse(f"it is no safetensors file, or its {whole} bytes are not all of it")
-        if size > MOST_BYTES:
-            self.refuse(f"its header is of {size} bytes, expected at most {MOST_BYTES}")
-        text = self._file.read(size)
-        if _values(text) > MOST_VALUES:
-            self.refuse(f"its header holds more than {MOST_VALUES} values")
+        head = self._file.read(size) if size <= MOST_BYTES else b""
+        if size > _most_bytes(head):
+            most = _most_bytes(head)
+            self.refuse(f"its header is of {size} bytes, expected at most {most}")
         try:
-            header = _parsed(text.decode())
+            text = head.decode()
+            del head
+            header = self._parsed(text)
+        except FileFormatError:
+            raise
         except (ValueError, RecursionError) as error:
             self.refuse(f"its header is not valid ({error})")
         if not isinstance(header, dict):
             self.refuse("its header is not a JSON object")
         self._data = whole - 8 - size
         return header, 8 + size
+
+    def _parsed(self, text: str) -> Any:
+        """Return what JSON says, unless it would take too much memory."""
+        self._n_values += _values(text)
+        if self._n_values > MOST_VALUES:
+            self.refuse(f"its header holds more than {MOST_VALUES} values")
+        return _parsed(text)
 
     def _check(self, header: dict[str, Any]) -> dict[str, tuple[np.dtype[Any], Any, int]]:
         """Return dtype, shape and place of every tensor; together they take all that is left."""
@@ -339,9 +400,14 @@ def not_a_model(path: Path_, reason: str, kind: str = "model") -> FileFormatErro
     return FileFormatError(f"{path} is not a fastmlp {kind} that can be read: {reason}")
 
 
-def _values(text: bytes) -> int:
+def _most_bytes(text: str | bytes) -> int:
+    """Return how long a header, or the description in it, may be."""
+    return MOST_BYTES if text.isascii() else MOST_BYTES // 2
+
+
+def _values(text: str) -> int:
     """Return a number that the values in a JSON text cannot exceed."""
-    return 1 + sum(text.count(mark) for mark in (b",", b"[", b"{"))
+    return 1 + sum(found[0][0] != '"' for found in BEFORE_VALUES.finditer(text))
 
 
 def _parsed(text: str) -> Any:
@@ -350,7 +416,9 @@ def _parsed(text: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         held = dict(pairs)
         if len(held) < len(pairs):
-            raise ValueError("a key is repeated")
+            for name, _ in pairs:  # each is taken out once
+                if held.pop(name, held) is held:
+                    raise ValueError(f"a key is repeated: {shown(name)}")
         return held
 
     def number(text: str) -> float:

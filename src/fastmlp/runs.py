@@ -15,9 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastmlp import persist
+from fastmlp._core import first_nonfinite
+from fastmlp.history import Callback, History
 from fastmlp.trainer import Trainer
 
-__all__ = ["OPTIONS", "begin", "check_rows", "end", "how_to_go_on", "resume"]
+__all__ = [
+    "OPTIONS",
+    "alone",
+    "begin",
+    "check_rows",
+    "end",
+    "how_to_go_on",
+    "resume",
+    "stamps",
+    "written",
+]
 
 Array = NDArray[Any]
 
@@ -56,6 +68,24 @@ def begin(trainer: Trainer, arguments: argparse.Namespace, X: Array, y: Array) -
     trainer.checkpoint(arguments.checkpoint, every=arguments.every)
 
 
+def alone(arguments: argparse.Namespace, callback: Callback | None) -> Callback:
+    """Return a callback that ends a new run where another one has begun to write its file.
+
+    Two that come to their first writing in the same instant are not told apart.
+    """
+
+    def look(history: History) -> bool | None:
+        # The callback comes before the writing: up to the first, what is there is not ours.
+        if history.epochs <= arguments.every and os.path.lexists(arguments.checkpoint):
+            raise ValueError(
+                f"{arguments.checkpoint} has come to be there since this run began: another run "
+                "writes it; name another file"
+            )
+        return None if callback is None else callback(history)
+
+    return look
+
+
 def resume(arguments: argparse.Namespace) -> Trainer:
     """Return the trainer to go on with, and complete the arguments by what its run was asked for.
 
@@ -75,7 +105,7 @@ def resume(arguments: argparse.Namespace) -> Trainer:
     if options["early_stopping"] and (
         best is None
         or (best.shape, best.dtype) != (params.shape, params.dtype)
-        or not np.isfinite(best).all()
+        or first_nonfinite(best) >= 0
         or len(trainer.history.validation_loss) != trainer.history.epochs
     ):
         raise persist.not_a_model(path, "its best epoch is not valid", "checkpoint")
@@ -88,6 +118,12 @@ def resume(arguments: argparse.Namespace) -> Trainer:
                 f"--{name.replace('_', '-')} is {_shown(given)}, but the run in {path} goes on "
                 f"with {_shown(held)}"
             )
+    done = trainer.history.epochs
+    if trainer._interrupted is not None and arguments.epochs <= done:
+        raise ValueError(
+            f"--epochs is {arguments.epochs}, but the run in {path} is in the middle of epoch "
+            f"{done + 1}"
+        )
     options |= {name: getattr(arguments, name) for name in MAY_CHANGE}
     trainer.checkpoint(path, every=arguments.every)
     return trainer
@@ -107,17 +143,37 @@ def end(trainer: Trainer) -> None:
     trainer.model.metadata.pop(KEY, None)
 
 
+def stamps(arguments: argparse.Namespace) -> dict[str, tuple[int, int] | None]:
+    """Return what tells, of each file that is to come out, whether it has been written since."""
+    return {path: _stamp(path) for path in (arguments.out, arguments.plot) if path is not None}
+
+
+def written(arguments: argparse.Namespace) -> str:
+    """Return which of the files that are to come out are written, or ""."""
+    new = [path for path, stamp in arguments.before.items() if _stamp(path) != stamp]
+    return " and ".join(new) + (" are" if len(new) > 1 else " is") + " written" if new else ""
+
+
 def how_to_go_on(arguments: argparse.Namespace) -> str:
     """Return what to say where a run is interrupted."""
-    if arguments.checkpoint is None:
+    done = written(arguments)
+    if arguments.checkpoint is None and not done:
         return "interrupted, nothing was written; --checkpoint FILE would have kept the run"
-    if not os.path.exists(arguments.checkpoint):
-        return "interrupted, nothing was written"
+    if arguments.checkpoint is None or not os.path.exists(arguments.checkpoint):
+        return f"interrupted; {done}" if done else "interrupted, nothing was written"
     command = [*arguments.argv, *([] if arguments.resume else ["--resume"])]
     return (
-        f"interrupted; {arguments.checkpoint} holds the run, go on with: "
+        f"interrupted; {done and done + ', and '}{arguments.checkpoint} holds the run, go on with: "
         f"{shlex.join(['fastmlp', *command])}"
     )
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _valid(run: dict[str, Any]) -> bool:

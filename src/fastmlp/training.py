@@ -81,10 +81,15 @@ def run(arguments: argparse.Namespace) -> None:
     """Train a network as the command line says, write it, and print how well it does."""
     trainer = runs.resume(arguments) if _goes_on(arguments) else None
     _check(arguments)
+    arguments.before = runs.stamps(arguments)
     try:
-        trainer, best, preprocessing, (X, y), (rest, test) = _train(trainer, arguments)
+        _run(trainer, arguments)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(runs.how_to_go_on(arguments)) from None
+
+
+def _run(trainer: Trainer | None, arguments: argparse.Namespace) -> None:
+    trainer, best, preprocessing, (X, y), (rest, test) = _train(trainer, arguments)
     model, history = trainer.model, trainer.history
     if best is not None:
         best.restore()
@@ -161,6 +166,7 @@ def _train(trainer: Trainer | None, arguments: argparse.Namespace) -> Any:
     rest, validation, test = _split(len(samples.rows.X), arguments)
     preprocessing, y = _learn(samples, rest, arguments)
     X = samples.rows.inputs(preprocessing, arguments.dtype)
+    begins = trainer is None
     if trainer is not None:
         runs.check_rows(trainer, arguments, X, y)
     else:
@@ -168,6 +174,8 @@ def _train(trainer: Trainer | None, arguments: argparse.Namespace) -> Any:
         trainer = _trainer([X.shape[1], *arguments.hidden, n_out], preprocessing, arguments)
         if arguments.checkpoint is not None:
             runs.begin(trainer, arguments, X, y)
+    if arguments.out is not None:
+        persist.check_description(arguments.out, *trainer.model.parts())
     watched = validation if arguments.early_stopping else test
     best = Best(trainer.model, arguments.patience) if arguments.early_stopping else None
     over = best is not None and best.join(trainer)
@@ -177,7 +185,7 @@ def _train(trainer: Trainer | None, arguments: argparse.Namespace) -> Any:
         epochs=0 if over else max(0, arguments.epochs - trainer.history.epochs),
         validation_data=(X[watched], y[watched]) if len(watched) else None,
         progress=not arguments.json,
-        callback=best,
+        callback=runs.alone(arguments, best) if begins and arguments.checkpoint else best,
     )
     runs.end(trainer)
     return trainer, best, preprocessing, (X, y), (rest, test)
