@@ -286,6 +286,28 @@ def test_what_does_not_go_together_is_refused(case, tmp_path):
         tracemalloc.stop()
 
 
+def test_a_file_is_not_in_memory_twice(tmp_path):
+    X, y = digits(100)
+    path = tmp_path / "m.safetensors"
+    MLPClassifier((600, 600), max_iter=1).fit(X, y).save(path)
+    MLPClassifier.load(path)
+    tracemalloc.start()
+    try:
+        MLPClassifier.load(path)
+        # With the room for moments that a session begins with, two thirds of the file.
+        assert tracemalloc.get_traced_memory()[1] < 1.8 * path.stat().st_size
+    finally:
+        tracemalloc.stop()
+
+
+def test_text_that_no_file_can_hold_is_named_when_it_is_written(tmp_path):
+    y = np.array(["a", "b", "c" * 2**19])
+    model = MLPClassifier(max_iter=1).fit(np.eye(3), y)
+    with pytest.raises(ValueError, match="attributes.* takes more than the 8388608 bytes"):
+        model.save(tmp_path / "m.safetensors")
+    assert not os.listdir(tmp_path)
+
+
 def test_a_network_of_its_own_and_back():
     X, y = digits(100)
     names = np.array([f"digit {i}" for i in y])

@@ -147,12 +147,15 @@ def _restored(cls: Any, reader: Reader, description: dict[str, Any]) -> Any:
         network.seed, step = _count(held, "seed"), _count(held, "step")
         if held["optimizer"] == estimator.solver:
             session = session_of(estimator)
-            network.set_moments(_moments(reader, session.moments), step)
+            # Put in their place, not copied, which would take as much memory again.
+            session.moments[:] = _moments(reader, session.moments)
+            session.step = step
+            session.load()
     return estimator
 
 
 def _moments(reader: Reader, expected: list[Array]) -> Iterator[Array]:
-    """Yield what the optimizer remembers, checked, one tensor after the other."""
+    """Yield what the optimizer remembers, checked to be like what is expected."""
     for i, mine in enumerate(expected):
         moment = reader.take(f"moments.{i}")
         if (moment.dtype, moment.shape) != (mine.dtype, mine.shape):

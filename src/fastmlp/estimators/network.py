@@ -1,6 +1,6 @@
 """Network: the parameters of a fitted estimator, in training and on view."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,7 @@ class Network:
             self.changed()
         return self.session
 
-    def set_moments(self, moments: Iterable[Array], step: int) -> None:
+    def set_moments(self, moments: list[Array], step: int) -> None:
         """Give the session another past: what its optimizer remembers, after so many steps."""
         assert self.session is not None
         for mine, other in zip(self.session.moments, moments, strict=True):
