@@ -173,6 +173,10 @@ def labels(**changes):
     return other("labels", {"dict": [list(item) for item in (LABELS | changes).items()]})
 
 
+def parameter(what, value):
+    return lambda tensors, description: description["parameters"].update({what: value})
+
+
 def tensor(name, array):
     """Put another tensor in the place of one."""
     return lambda tensors, description: tensors.update({name: np.array(array)})
@@ -254,6 +258,7 @@ WRONG = {
     "a moment of another type": tensor("moments.1", np.zeros(21, np.float32)),
     "a rate that is none": pair("_rate", None),
     "a rate that is endless": pair("_rate", {"float": "inf"}),
+    "layers of text": parameter("hidden_layer_sizes", {"tuple": ["x"]}),
     "a schedule that is none": pair("_schedule", 1),
     "no curve": pair("loss_curve_", None),
     "a hole in a curve": pair("loss_curve_", [0.5, None]),

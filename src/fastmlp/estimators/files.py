@@ -12,6 +12,7 @@ from fastmlp import persist
 from fastmlp.errors import cut
 from fastmlp.estimators.labels import Labels
 from fastmlp.estimators.network import Network
+from fastmlp.estimators.parameters import hidden_sizes
 from fastmlp.estimators.training import Run, adopt, build
 from fastmlp.estimators.training import session as session_of
 from fastmlp.estimators.values import Reader, Writer
@@ -119,6 +120,8 @@ def _restored(cls: Any, reader: Reader, description: dict[str, Any]) -> Any:
     parameters = {name: reader.read(value) for name, value in description["parameters"].items()}
     estimator = cls(**parameters)
     estimator._validate_params()
+    for size in hidden_sizes(estimator):
+        as_int(size, "hidden_layer_sizes", 1)
     if "labels" in description:
         estimator._labels = Labels(**reader.read(description["labels"]))
     params = reader.take("params")
