@@ -257,7 +257,7 @@ def _small(estimator) -> bool:
 def _trains(estimator, y: np.ndarray, resumes: bool) -> None:
     """Train an estimator out of a file, however little sense its parameters make."""
     steps = estimator.solver != "lbfgs" and not estimator.early_stopping
-    estimator.set_params(max_iter=estimator.n_iter_ + 2, verbose=False, callbacks=None)
+    estimator.set_params(max_iter=estimator.n_iter_ + 2, verbose=False, progress=False)
     if estimator.warm_start or resumes:
         with contextlib.suppress(ValueError, FloatingPointError):
             estimator.fit(X, y)
@@ -279,14 +279,15 @@ def _read_estimator(kind: type, y: np.ndarray, resumes: bool = False) -> Callabl
 
 def estimators(folder: Path) -> Fuzzed:
     seeds = []
-    common = {"hidden_layer_sizes": (3,), "max_iter": 2, "random_state": 0}
+    sgd = {"solver": "sgd", "learning_rate": "invscaling", "class_weight": {False: 1, True: 2}}
+    common = {"hidden_layer_sizes": (3,), "max_iter": 2, "random_state": 0, "warm_start": True}
     for kind, y, options in (
         (
             fastmlp.MLPClassifier,
             LETTERS,
-            {"early_stopping": True, "warm_start": True},
+            {"early_stopping": True},
         ),
-        (fastmlp.MLPClassifier, Y > 0, {"solver": "sgd", "class_weight": {False: 1, True: 2}}),
+        (fastmlp.MLPClassifier, Y > 0, sgd),
         (
             fastmlp.MLPClassifier,
             np.eye(3, dtype=int)[Y],

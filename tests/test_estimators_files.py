@@ -308,7 +308,7 @@ def test_a_file_is_not_in_memory_twice(tmp_path):
 def test_text_that_no_file_can_hold_is_named_when_it_is_written(tmp_path):
     y = np.array(["a", "b", "c" * 2**19])
     model = MLPClassifier(max_iter=1).fit(np.eye(3), y)
-    with pytest.raises(ValueError, match="attributes.* takes more than the 8388608 bytes"):
+    with pytest.raises(ValueError, match=r"attributes.* takes more than the 8388608 bytes"):
         model.save(tmp_path / "m.safetensors")
     assert not os.listdir(tmp_path)
 
