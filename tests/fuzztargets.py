@@ -257,7 +257,7 @@ def _small(estimator) -> bool:
 def _trains(estimator, y: np.ndarray, resumes: bool) -> None:
     """Train an estimator out of a file, however little sense its parameters make."""
     steps = estimator.solver != "lbfgs" and not estimator.early_stopping
-    estimator.set_params(max_iter=estimator.n_iter_ + 2, verbose=False, progress=False)
+    estimator.set_params(max_iter=estimator.n_iter_ + 2, verbose=False, callbacks=None)
     if estimator.warm_start or resumes:
         with contextlib.suppress(ValueError, FloatingPointError):
             estimator.fit(X, y)
