@@ -1,7 +1,6 @@
 """Estimators in safetensors files: tensors for the numbers, JSON for the rest, no pickle."""
 
 import os
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -150,22 +149,21 @@ def _restored(cls: Any, reader: Reader, description: dict[str, Any]) -> Any:
         network.seed, step = _count(held, "seed"), _count(held, "step")
         if held["optimizer"] == estimator.solver:
             session = session_of(estimator)
-            # Put in their place, not copied, which would take as much memory again.
-            session.moments[:] = _moments(reader, session.moments)
+            _read_moments(reader, session.moments)
             session.step = step
             session.load()
     return estimator
 
 
-def _moments(reader: Reader, expected: list[Array]) -> Iterator[Array]:
-    """Yield what the optimizer remembers, checked to be like what is expected."""
-    for i, mine in enumerate(expected):
+def _read_moments(reader: Reader, moments: list[Array]) -> None:
+    """Read what the optimizer remembers, checked; each tensor is given back before the next."""
+    for i, mine in enumerate(moments):
         moment = reader.take(f"moments.{i}")
         if (moment.dtype, moment.shape) != (mine.dtype, mine.shape):
             raise ValueError(f"moments.{i} is {moment.dtype} of shape {moment.shape}")
         if not np.isfinite(moment).all():
             raise ValueError("it holds moments that are not finite")
-        yield moment
+        mine[:] = moment
 
 
 def _count(held: dict[str, Any], name: str) -> int:
