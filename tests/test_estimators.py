@@ -325,6 +325,14 @@ def test_warm_starts_are_one_long_fit(solver, learning_rate, early_stopping):
     np.testing.assert_array_equal(short.coefs_[0], long.coefs_[0])
 
 
+@pytest.mark.parametrize("power_t", [1e308, 400, 10**7, 10**400])
+def test_a_learning_rate_that_falls_beyond_the_numbers_is_zero(power_t):
+    X, y = digits(50)
+    settings = {"solver": "sgd", "learning_rate": "invscaling", "power_t": power_t}
+    model = MLPClassifier((3,), **settings, max_iter=3, momentum=0, shuffle=False).fit(X, y)
+    assert model.loss_curve_[1] == model.loss_curve_[2] < model.loss_curve_[0]
+
+
 def test_a_warm_start_goes_on_with_the_rows_held_out(tmp_path):
     """Rows that were held out are not trained on later, nor after a file in between."""
     X, y = digits()

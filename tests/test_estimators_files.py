@@ -173,6 +173,39 @@ def labels(**changes):
     return other("labels", {"dict": [list(item) for item in (LABELS | changes).items()]})
 
 
+def parameter(what, value):
+    return lambda tensors, description: description["parameters"].update({what: value})
+
+
+def tensor(name, array):
+    """Put another tensor in the place of one."""
+    return lambda tensors, description: tensors.update({name: np.array(array)})
+
+
+def stream(key=None, pos=0, has_gauss=0, gauss=0.0, where="random_state"):
+    """Put another state in the place of the random stream, or of the parameter."""
+
+    def change(tensors, description):
+        tensors["key"] = np.arange(624, dtype=np.uint32) if key is None else key
+        state = {"dict": [["key", {"tensor": "key"}], ["pos", pos]]}
+        pairs = [["bit_generator", "MT19937"], ["state", state]]
+        pairs += [["has_gauss", has_gauss], ["gauss", gauss]]
+        held = description if where == "random_state" else description[where]
+        held["random_state"] = {"RandomState": {"dict": pairs}}
+
+    return change
+
+
+def hoard(value, times=1):
+    """Have a parameter hold a value many times; "big" is a tensor of half a megabyte."""
+
+    def change(tensors, description):
+        tensors["big"] = np.zeros(2**16)
+        description["parameters"]["callbacks"] = [value] * times
+
+    return change
+
+
 DEEP = [1]
 for _ in range(600):
     DEEP = [DEEP]
@@ -199,12 +232,39 @@ WRONG = {
     "no sizes": other("sizes", [2, -1, 3]),
     "a negative seed": other("session", {"optimizer": "adam", "step": 0, "seed": -1}),
     "a huge step": other("session", {"optimizer": "adam", "step": 2**62, "seed": 0}),
-    "a stream that cannot be": other(
-        "random_state",
-        {"RandomState": {"dict": [["bit_generator", "MT19937"], ["state", {"dict": [
-            ["key", {"array": ["uint32", [0] * 624]}], ["pos", -(10**30)]]}],
-            ["has_gauss", 0], ["gauss", 0.0]]}},
-    ),
+    "a stream that cannot be": stream(pos=-(10**30)),
+    "a stream that reads behind its words": stream(pos=2147483000),
+    "a stream that reads before its words": stream(pos=-200000000),
+    "a stream one word too far": stream(pos=625),
+    "a parameter that reads behind its words": stream(pos=2147483000, where="parameters"),
+    "a stream at no place": stream(pos=None),
+    "a stream of few words": stream(np.zeros(623, np.uint32)),
+    "a stream of other words": stream(np.zeros(624, np.int64)),
+    "a stream of two numbers": stream(has_gauss=2),
+    "a stream without a number": stream(has_gauss=1, gauss={"float": "nan"}),
+    "no stream": other("random_state", 3),
+    "wide text in lists": hoard({"array": ["<U1048576", [["a"] * 150]]}),
+    "wide text again and again": hoard({"array": ["<U300000", ["a"]]}, 15),
+    "a tensor again and again": hoard({"tensor": "big"}, 150),
+    "a tensor as floats again and again": hoard({"floats": {"tensor": "big"}}, 150),
+    "a tensor as objects": hoard({"array": ["object", [{"tensor": "big"}] * 20]}),
+    "a tensor as text": hoard({"array": ["<U40", [{"tensor": "big"}]]}),
+    "a tensor as a tuple": hoard({"tuple": {"tensor": "big"}}),
+    "numbers in a list": hoard({"array": ["float64", [1.0] * 4]}),
+    "a dtype of fields": hoard({"array": ["(" + "1," * 30000 + ")i4", [1]]}),
+    "a moment that is no number": tensor("moments.0", [np.nan] * 21),
+    "a moment that is endless": tensor("moments.1", [np.inf] * 21),
+    "a moment for all": tensor("moments.0", 0.5),
+    "a moment of another type": tensor("moments.1", np.zeros(21, np.float32)),
+    "a rate that is none": pair("_rate", None),
+    "a rate that is endless": pair("_rate", {"float": "inf"}),
+    "layers of text": parameter("hidden_layer_sizes", {"tuple": ["x"]}),
+    "a schedule that is none": pair("_schedule", 1),
+    "no curve": pair("loss_curve_", None),
+    "a hole in a curve": pair("loss_curve_", [0.5, None]),
+    "too many steps": pair("t_", 2**62),
+    "far too many steps": pair("t_", 10**400),
+    "a loss beyond the numbers": pair("loss_", 10**400),
     "lists in lists": other("random_state", DEEP),
 }  # fmt: skip
 
@@ -229,6 +289,28 @@ def test_what_does_not_go_together_is_refused(case, tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 2**24
     finally:
         tracemalloc.stop()
+
+
+def test_a_file_is_not_in_memory_twice(tmp_path):
+    X, y = digits(100)
+    path = tmp_path / "m.safetensors"
+    MLPClassifier((600, 600), max_iter=1).fit(X, y).save(path)
+    MLPClassifier.load(path)
+    tracemalloc.start()
+    try:
+        MLPClassifier.load(path)
+        # With the room for moments that a session begins with, two thirds of the file.
+        assert tracemalloc.get_traced_memory()[1] < 1.8 * path.stat().st_size
+    finally:
+        tracemalloc.stop()
+
+
+def test_text_that_no_file_can_hold_is_named_when_it_is_written(tmp_path):
+    y = np.array(["a", "b", "c" * 2**19])
+    model = MLPClassifier(max_iter=1).fit(np.eye(3), y)
+    with pytest.raises(ValueError, match=r"attributes.* takes more than the 8388608 bytes"):
+        model.save(tmp_path / "m.safetensors")
+    assert not os.listdir(tmp_path)
 
 
 def test_a_network_of_its_own_and_back():

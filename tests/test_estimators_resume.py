@@ -16,7 +16,7 @@ from sklearn.base import clone
 
 import fastmlp
 from fastmlp import FileFormatError, MLPClassifier, MLPRegressor, persist
-from fastmlp.estimators import files
+from fastmlp.estimators import files, values
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -219,8 +219,8 @@ def test_other_data(killed, tmp_path):
 def test_runs_that_cannot_be(changes, what, killed, tmp_path):
     killed(2, new("early"), tmp_path / "run")
     tensors, description = persist.load(tmp_path / "run")
-    held = files._Reader(tensors).read(description["run"]) | changes
-    description["run"] = files._Writer(tensors).write(held, "run")
+    held = values.Reader(dict(tensors)).read(description["run"]) | changes
+    description["run"] = values.Writer(tensors).write(held, "run")
     persist.save(tmp_path / "run", tensors, description)
     with pytest.raises(FileFormatError, match=what):
         MLPClassifier.resume(tmp_path / "run")

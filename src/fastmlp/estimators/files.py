@@ -1,6 +1,5 @@
 """Estimators in safetensors files: tensors for the numbers, JSON for the rest, no pickle."""
 
-import math
 import os
 from itertools import pairwise
 from typing import Any
@@ -12,8 +11,10 @@ from fastmlp import persist
 from fastmlp.errors import cut
 from fastmlp.estimators.labels import Labels
 from fastmlp.estimators.network import Network
+from fastmlp.estimators.parameters import hidden_sizes
 from fastmlp.estimators.training import Run, adopt, build
 from fastmlp.estimators.training import session as session_of
+from fastmlp.estimators.values import Reader, Writer
 from fastmlp.inputs import as_int
 
 __all__ = ["check", "load", "save"]
@@ -35,12 +36,10 @@ ATTRIBUTES = (
         "_judged_by",
     ),
 )
+MOST = 2**62  # of counts, so that there is room to count on
 COUNTS = ("n_iter_", "t_", "_no_improvement_count")
-NUMBERS = ("loss_", "best_loss_", "best_validation_score_", "_rate")
+NUMBERS = ("loss_", "best_loss_", "best_validation_score_")
 CURVES = ("loss_curve_", "validation_loss_curve_", "validation_scores_")
-# Arrays of other kinds than these are lists in the JSON.
-TENSORS = "biuf"
-MOST_TEXT = 2**22  # bytes of an array of text, which may be wider than its texts
 
 
 def check(estimator: Any, path: Path_) -> None:
@@ -48,7 +47,7 @@ def check(estimator: Any, path: Path_) -> None:
     persist.check_writable(path)
     if estimator.solver == "lbfgs":
         raise ValueError("checkpoints are of solver='sgd' or 'adam': lbfgs has no state to keep")
-    _parameters(estimator, _Writer({}))
+    _parameters(estimator, Writer({}))
 
 
 def save(estimator: Any, path: Path_, run: Run | None = None) -> None:
@@ -71,7 +70,7 @@ def save(estimator: Any, path: Path_, run: Run | None = None) -> None:
         }
         tensors |= {f"moments.{i}": moment for i, moment in enumerate(session.moments)}
     labels = vars(estimator).get("_labels")
-    writer = _Writer(tensors)
+    writer = Writer(tensors)
     if labels is not None:
         description["labels"] = writer.write(
             {"kind": labels.kind, "classes": labels.classes, "is_sparse": labels.is_sparse},
@@ -87,7 +86,7 @@ def save(estimator: Any, path: Path_, run: Run | None = None) -> None:
     persist.save(path, tensors, description)
 
 
-def _parameters(estimator: Any, writer: "_Writer") -> dict[str, Any]:
+def _parameters(estimator: Any, writer: Writer) -> dict[str, Any]:
     parameters = estimator.get_params(deep=False)
     return {name: writer.write(value, name) for name, value in parameters.items()}
 
@@ -105,9 +104,10 @@ def load(cls: Any, path: Path_, *, resume: bool = False) -> Any:
     if resume and "run" not in description:
         raise persist.not_a_model(path, "it holds a fitted estimator but no run to go on with")
     try:
-        estimator = _restored(cls, tensors, description)
+        reader = Reader(tensors)
+        estimator = _restored(cls, reader, description)
         if resume:
-            estimator._run = _run(_Reader(tensors).read(description["run"]), estimator)
+            estimator._run = _run(reader.read(description["run"]), estimator)
         return estimator
     except persist.DAMAGE as error:
         raise persist.not_a_model(
@@ -115,14 +115,15 @@ def load(cls: Any, path: Path_, *, resume: bool = False) -> Any:
         ) from None
 
 
-def _restored(cls: Any, tensors: dict[str, Array], description: dict[str, Any]) -> Any:
-    reader = _Reader(tensors)
+def _restored(cls: Any, reader: Reader, description: dict[str, Any]) -> Any:
     parameters = {name: reader.read(value) for name, value in description["parameters"].items()}
     estimator = cls(**parameters)
     estimator._validate_params()
+    for size in hidden_sizes(estimator):
+        as_int(size, "hidden_layer_sizes", 1)
     if "labels" in description:
         estimator._labels = Labels(**reader.read(description["labels"]))
-    params = tensors["params"]
+    params = reader.take("params")
     sizes = tuple(as_int(size, "sizes", 1) for size in description["sizes"])
     if params.size != sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes)):
         raise ValueError(f"sizes {sizes} do not go with {params.size} parameters")
@@ -132,28 +133,44 @@ def _restored(cls: Any, tensors: dict[str, Array], description: dict[str, Any]) 
     if not np.isfinite(params).all():
         raise ValueError("it holds parameters that are not finite")
     model.params[:] = params
+    del params  # as large as the network, which is there twice otherwise
     adopt(estimator, Network(model))
     attributes = reader.read(description["attributes"])
     _check(attributes, vars(estimator).get("_labels"), sizes)
     vars(estimator).update((name, attributes[name]) for name in ATTRIBUTES if name in attributes)
     stream = reader.read(description["random_state"])
-    if stream is None:
+    if stream is None and isinstance(parameters["random_state"], np.random.RandomState):
         stream = parameters["random_state"]
-    if isinstance(stream, np.random.RandomState):
-        estimator._random_state = stream
-    else:
-        estimator._random_state = np.random.RandomState()
+    _expect(stream is None or isinstance(stream, np.random.RandomState), "random_state")
+    estimator._random_state = np.random.RandomState() if stream is None else stream
     if "session" in description:
         held = description["session"]
         network = estimator._network
-        network.seed, step = as_int(held["seed"], "seed", 0), as_int(held["step"], "step", 0)
-        if max(network.seed, step) >= 2**62:
-            raise ValueError(f"seed and step are {network.seed} and {step}, expected below 2**62")
+        network.seed, step = _count(held, "seed"), _count(held, "step")
         if held["optimizer"] == estimator.solver:
             session = session_of(estimator)
-            moments = [tensors[f"moments.{i}"] for i in range(len(session.moments))]
-            network.set_moments(moments, step)
+            _read_moments(reader, session.moments)
+            session.step = step
+            session.load()
     return estimator
+
+
+def _read_moments(reader: Reader, moments: list[Array]) -> None:
+    """Read what the optimizer remembers, checked; each tensor is given back before the next."""
+    for i, mine in enumerate(moments):
+        moment = reader.take(f"moments.{i}")
+        if (moment.dtype, moment.shape) != (mine.dtype, mine.shape):
+            raise ValueError(f"moments.{i} is {moment.dtype} of shape {moment.shape}")
+        if not np.isfinite(moment).all():
+            raise ValueError("it holds moments that are not finite")
+        mine[:] = moment
+
+
+def _count(held: dict[str, Any], name: str) -> int:
+    number = as_int(held[name], name, 0)
+    if number >= MOST:
+        raise ValueError(f"{name} is {cut(str(number))}, expected below 2**62")
+    return number
 
 
 def _check(attributes: dict[str, Any], labels: Labels | None, sizes: tuple[int, ...]) -> None:
@@ -165,21 +182,27 @@ def _check(attributes: dict[str, Any], labels: Labels | None, sizes: tuple[int, 
         _expect(isinstance(names, np.ndarray) and names.shape == sizes[:1], "feature_names_in_")
         _expect(all(isinstance(name, str) for name in names), "feature_names_in_")
     for name in COUNTS:
-        as_int(attributes[name], name, 0)
+        _count(attributes, name)
     for name in NUMBERS:
-        _expect(_is_number(attributes.get(name)), name)
+        number = attributes.get(name)
+        _expect(number is None or _is_number(number), name)
     for name in CURVES:
-        curve = attributes.get(name)
-        _expect(curve is None or (isinstance(curve, list) and all(map(_is_number, curve))), name)
+        curve = attributes.get(name, [])
+        none = curve is None and name != "loss_curve_"
+        _expect(none or (isinstance(curve, list) and all(map(_is_number, curve))), name)
     _expect(("_rate" in attributes) == ("_rate_began" in attributes), "_rate")
+    _expect(isinstance(attributes.get("_schedule", ""), str), "_schedule")
+    rate = attributes.get("_rate", 0.0)
+    _expect(_is_number(rate) and 0 <= rate < np.inf, "_rate")
     for name in ("_rate_began", "_judged_by"):
         pair = attributes.get(name, ())
         _expect(isinstance(pair, tuple) and not any(np.ndim(part) for part in pair), name)
     split = attributes.get("_split")
     if split is not None:  # the core goes to these rows without looking
         order, held = split
-        rows = np.sort(np.concatenate([order, held]))
         _expect(order.dtype == held.dtype == np.intp, "_split")
+        _expect(order.ndim == held.ndim == 1, "_split")
+        rows = np.sort(np.concatenate([order, held]))
         _expect(bool((rows == np.arange(len(rows))).all()), "_split")
     if labels is not None:
         classes, weights = labels.classes, attributes.get("_weights")
@@ -198,7 +221,8 @@ def _expect(holds: bool, name: str) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    # NumPy cannot calculate with larger integers.
+    return type(value) is float or (type(value) is int and abs(value) < MOST)
 
 
 def _run(held: dict[str, Any], estimator: Any) -> Run:
@@ -235,93 +259,3 @@ def _own_stream(estimator: Any, of_numpy: bool = False) -> Any:
     if estimator.random_state is None and not of_numpy:
         return None
     return estimator._random_state
-
-
-class _Writer:
-    """Turns values into what JSON can hold, and numeric arrays into tensors.
-
-    What JSON has no word for becomes a dict with a single key that says what it is.
-    """
-
-    def __init__(self, tensors: dict[str, Array]) -> None:
-        self.tensors = tensors
-
-    def write(self, value: Any, name: str) -> Any:
-        """Return `value` for JSON; `name` says in messages what it is."""
-        if isinstance(value, np.generic):
-            value = value.item()
-        if value is None or isinstance(value, bool | int | str):
-            return value
-        if isinstance(value, float):
-            return value if math.isfinite(value) else {"float": str(value)}
-        if isinstance(value, list):
-            if value and all(type(item) is float for item in value):
-                return {"floats": self._array(np.array(value), name)}
-            return [self.write(item, f"{name}[{i}]") for i, item in enumerate(value)]
-        if isinstance(value, tuple):
-            return {"tuple": self.write(list(value), name)}
-        if isinstance(value, dict):
-            pairs = [[key, item] for key, item in value.items()]
-            return {"dict": self.write(pairs, name)}
-        if isinstance(value, np.ndarray):
-            return self._array(value, name)
-        if isinstance(value, np.random.RandomState):
-            state = value.get_state(legacy=False)
-            if state["bit_generator"] == "MT19937":
-                return {"RandomState": self.write(state, name)}
-        if value in (np.float32, np.float64):
-            return {"dtype": np.dtype(value).name}
-        raise TypeError(
-            f"{name} is {value!r}, which a safetensors file cannot hold; set it to None, or pickle "
-            "the estimator"
-        )
-
-    def _array(self, array: Array, name: str) -> Any:
-        if array.dtype.kind in TENSORS:
-            key = f"array.{len(self.tensors)}"
-            # safetensors knows the order of bytes of this machine only.
-            self.tensors[key] = array.astype(array.dtype.newbyteorder("="))
-            return {"tensor": key}
-        dtype = "object" if array.dtype.kind == "O" else str(array.dtype)
-        return {"array": [dtype, self.write(array.tolist(), name)]}
-
-
-class _Reader:
-    """Undoes what `_Writer` has done."""
-
-    def __init__(self, tensors: dict[str, Array]) -> None:
-        self.tensors = tensors
-
-    def read(self, value: Any) -> Any:
-        """Return the value that was written."""
-        if isinstance(value, list):
-            return [self.read(item) for item in value]
-        if not isinstance(value, dict):
-            return value
-        ((what, held),) = value.items()
-        if what == "float":
-            return float(held)
-        if what == "floats":
-            return self.read(held).tolist()
-        if what == "tuple":
-            return tuple(self.read(held))
-        if what == "dict":
-            return dict(self.read(held))
-        if what == "tensor":
-            return self.tensors[held]
-        if what == "array":
-            return self._array(*held)
-        if what == "dtype":
-            return {"float32": np.float32, "float64": np.float64}[held]
-        if what == "RandomState":
-            stream = np.random.RandomState()
-            stream.set_state(self.read(held))
-            return stream
-        raise ValueError(f"{what!r} is no kind of value")
-
-    def _array(self, kind: str, values: Any) -> Array:
-        dtype = np.dtype(kind) if isinstance(kind, str) else np.dtype(None)
-        values = self.read(values)
-        if dtype.itemsize * len(values) > MOST_TEXT and dtype.kind != "O":
-            raise ValueError(f"an array of {len(values)} {kind} is too large")
-        return np.array(values, dtype)

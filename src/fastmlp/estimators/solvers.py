@@ -164,7 +164,11 @@ def end_epoch(
     estimator._no_improvement_count = estimator._no_improvement_count + 1 if worse else 0
 
     if estimator._schedule == "invscaling":
-        later = (estimator.t_ + 1) ** estimator.power_t
+        try:
+            # A float, as integers would grow to all of their digits.
+            later = (estimator.t_ + 1) ** float(estimator.power_t)
+        except OverflowError:
+            later = np.inf
         estimator._rate = float(estimator.learning_rate_init) / later
     if estimator._no_improvement_count <= estimator.n_iter_no_change:
         return False
