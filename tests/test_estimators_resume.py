@@ -202,6 +202,43 @@ def test_other_data(killed, tmp_path):
     assert bits(resumed.fit(X, y)) == bits(expected)  # it is still where it was
 
 
+@pytest.mark.parametrize("name", ["adam", "early"])
+def test_a_resumed_fit_that_fails_is_as_it_was(name, killed, tmp_path):
+    expected = new(name).fit(*data(new(name)))
+    killed(2, new(name), tmp_path / "run")
+    resumed = type(expected).resume(tmp_path / "run")
+
+    def fails(estimator):
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        resumed.set_params(callbacks=fails).fit(*data(resumed))
+    resumed.set_params(callbacks=None).fit(*data(resumed))
+    assert bits(resumed) == bits(expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"early_stopping": False}, "early_stopping is False, but the run to go on with began"),
+        ({"solver": "lbfgs"}, "not one of lbfgs"),
+    ],
+)
+def test_what_a_run_goes_by_stays(changes, what, killed, tmp_path):
+    killed(2, new("early"), tmp_path / "run")
+    resumed = MLPClassifier.resume(tmp_path / "run").set_params(**changes)
+    with pytest.raises(ValueError, match=what):
+        resumed.fit(*data(resumed))
+
+
+def test_rows_of_the_user_have_to_be_given_again(tmp_path):
+    X, y = digits(300)
+    model = MLPClassifier(**SETTINGS, early_stopping=True).checkpoint(tmp_path / "run")
+    model.fit(X[:200], y[:200], X_val=X[200:], y_val=y[200:])
+    with pytest.raises(ValueError, match="give X_val and y_val again"):
+        MLPClassifier.resume(tmp_path / "run").fit(X[:200], y[:200])
+
+
 @pytest.mark.parametrize(
     ("changes", "what"),
     [

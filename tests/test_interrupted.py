@@ -1,6 +1,8 @@
 """Ctrl-C in the middle of an epoch: the checkpoint it leaves goes on from the very step."""
 
+import pickle
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -179,3 +181,119 @@ def test_a_second_interrupt_keeps_the_file_whole(alarm, tmp_path, monkeypatch):
         fit(trainer, 10_000)
     alarm(0)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+# ---- what an interrupt, or an error, leaves behind -----------------------------------------------
+def raises(error):
+    """Return a schedule that raises: after the order is drawn, before the first step."""
+
+    def schedule(epoch):
+        raise error
+
+    return schedule
+
+
+def stopped_in_mid_epoch(alarm, trainer):
+    while not (position := trainer._session.position(trainer._session.epochs)) or not position.rows:
+        with pytest.raises(KeyboardInterrupt):
+            alarm(0.03)
+            fit(trainer, 10_000)
+        alarm(0)
+
+
+@pytest.mark.parametrize("n", [1000, 4000])
+def test_an_interrupt_before_the_first_step_of_the_next_fit(n, alarm, tmp_path):
+    """Where the fit before it was interrupted has nothing to do with it."""
+    trainer = start("momentum")
+    trainer.checkpoint(tmp_path / "run")
+    stopped_in_mid_epoch(alarm, trainer)
+    trainer.learning_rate = raises(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(X[:n], Y[:n])
+    again = SGD.resume(tmp_path / "run", learning_rate=0.01)
+    trainer.learning_rate = 0.01
+    for either in again, trainer:
+        either.fit(X[:n], Y[:n], epochs=2)
+    assert again.model.params.tobytes() == trainer.model.params.tobytes()
+    assert again.history.epochs == 2
+
+
+def test_a_resumed_fit_that_fails_before_a_step_is_still_to_go_on(alarm, tmp_path):
+    interrupted(alarm, tmp_path / "run")
+    expected, trainer = (SGD.resume(tmp_path / "run") for _ in range(2))
+    trainer.learning_rate = raises(TypeError("no rate"))
+    with pytest.raises(TypeError, match="no rate"):
+        fit(trainer, 1)
+    trainer.learning_rate = expected.learning_rate
+    assert fit(trainer, 0).epochs == expected.history.epochs
+    fit(trainer, 1)
+    fit(expected, 1)
+    assert bits(trainer) == bits(expected)
+
+
+def test_an_order_that_was_drawn_by_a_fit_that_failed(alarm, tmp_path):
+    """It is the order of the next one, and of whoever goes on with that."""
+    expected, trainer = start("momentum"), start("momentum")
+    for either in expected, trainer:
+        either.learning_rate = raises(MemoryError("none left"))
+        with pytest.raises(MemoryError):
+            fit(either, 1)
+        either.learning_rate = 0.01
+    fit(expected, 1)
+    trainer.checkpoint(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        alarm(0.03)
+        fit(trainer, 10_000)
+    alarm(0)
+    again = SGD.resume(tmp_path / "run")
+    if not again.history.epochs:  # in the first epoch, as it should be on any machine
+        fit(again, 1)
+        assert bits(again) == bits(expected)
+
+
+def test_a_handler_that_pickles_the_trainer_takes_nothing_from_it():
+    expected, trainer = start("adam"), start("adam")
+    copies = []
+    before = signal.signal(
+        signal.SIGALRM, lambda *_: copies.append(pickle.loads(pickle.dumps(trainer)))
+    )
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.05)
+        fit(trainer, 6)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    fit(expected, 6)
+    assert copies and bits(trainer) == bits(expected)
+    n_steps = trainer._session.step // 6
+    for copy in copies:
+        assert copy._session.step % n_steps == 0  # of a completed epoch
+        again = start("adam")
+        fit(again, copy._session.step // n_steps)
+        assert again.model.params.tobytes() == copy.model.params.tobytes()
+
+
+def all_are_free(turns):
+    return all(turn.acquire(False) and turn.release() is None for turn in turns)
+
+
+def test_no_turn_stays_taken(alarm):
+    """Whatever Ctrl-C meets, this thread and others may train afterwards."""
+    trainer = SGD(MLP([3, 2, 2]), n_threads=1)
+    data = np.zeros((4, 3), np.float32), np.zeros(4, int)
+    interrupts = 0
+    for i in range(600):
+        try:
+            alarm(1e-5 + 4e-4 * (i * 0.618 % 1))
+            for _ in range(20):
+                trainer.fit(*data, epochs=1)
+            alarm(0)
+        except KeyboardInterrupt:
+            alarm(0)
+            interrupts += 1
+        turns = trainer._turn, trainer.model._turn, trainer._session._turn
+        with ThreadPoolExecutor(1) as another:
+            assert another.submit(all_are_free, turns).result()
+        assert not trainer._session._turn.computes
+    assert interrupts > 100
+    trainer.fit(*data, epochs=1)

@@ -92,7 +92,9 @@ class Session:
         self.n_threads = n_threads
         self.dropout = dropout
         self.seed = seed
-        self.moments = [np.zeros(model.params.shape, model.params.dtype) for _ in range(MOMENTS[optimizer])]
+        self.moments = [
+            np.zeros(model.params.shape, model.params.dtype) for _ in range(MOMENTS[optimizer])
+        ]
         self.epochs = 0
         self._step = 0  # of the model; a core counts for itself
         self._core: Core | None = None

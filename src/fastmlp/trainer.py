@@ -319,6 +319,7 @@ class Trainer:
 
     def __getstate__(self) -> dict[str, Any]:
         self._turn.look("this trainer")
+        self._session.store()  # before the model is looked at
         return {name: value for name, value in vars(self).items() if name != "_turn"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
