@@ -47,7 +47,7 @@ LEFT_OUT = {
 FORKS = [
     "test_forks_in_the_middle_of_another_fit",
     "test_a_fork_between_epochs_leaves_two_fits",
-    "test_a_fork_in_a_signal_handler_between_two_steps",
+    "test_a_fork_in_a_signal_handler_in_the_middle_of_a_step",
 ]
 COMMANDS = {
     "address": [
