@@ -97,6 +97,11 @@ def main(name, optimizer, engine, n_threads, count):
             )
         )
         found.append([*delays, same])
+        # Interrupted between the draw of an order and its first step: the next goes by that order.
+        at = (trainer._session.epochs, trainer._session.step)
+        if trainer._drawn[:2] == at:
+            here = (twin._session.epochs, twin._session.step)
+            twin._drawn = (*here, trainer._drawn[2])
         twin._rng.bit_generator.state = trainer._rng.bit_generator.state
     steps = trainer._session.step
     print(json.dumps({"wall": wall, "cpu": cpu, "steps": steps, "interrupts": found}))
