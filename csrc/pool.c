@@ -264,12 +264,14 @@ fm_team *fm_team_open(int n_threads, int max_workers)
     return team;
 }
 
-int fm_team_size(const fm_team *team) { return team ? team->size : 1; }
+// After a fork in the middle of a run the workers have stayed behind.
+int fm_team_size(const fm_team *team)
+{
+    return team && team->process == process ? team->size : 1;
+}
 
 void fm_team_run(fm_team *team, void (*work)(void *, int), void *argument)
 {
-    if (team && team->process != process)
-        team->size = 1; // forked in the middle of a run: the workers stayed behind
     if (fm_team_size(team) > 1) {
         team->work = work;
         team->argument = argument;

@@ -54,6 +54,8 @@ DTYPES = {"float32": FM_FLOAT32, "float64": FM_FLOAT64}
 
 # How often a running epoch looks for signals, in seconds: Ctrl-C is promised within 0.1.
 cdef double SIGNAL_INTERVAL = 0.02
+# Work of a step that may take longer than that, in flops.
+cdef double LONG_STEP = 1e8
 # What `infer` returns.
 OUTPUTS, CLASSES, PROBABILITIES = range(3)
 # Rows that `infer` sends through the network at a time.
@@ -629,9 +631,13 @@ cdef class Core:
         cdef fm_run *run = &self.run
         cdef ptrdiff_t steps = 0, start = 0
         cdef double loss, penalty = 0
+        # A long step asks for signals in its middle, and between two of them, to be done within one.
+        cdef bint is_long = 6.0 * self.n_params * batch_size > LONG_STEP
         self.done, self.t = self.begun, t
         self._listen()
         while start < n and steps < most:
+            if is_long and _interrupted(&self.signals) and self.signals.raised:
+                self._stop()
             run.B = min(n - start, batch_size)
             run.rows = rows + start
             run.n_ahead = n - start - run.B

@@ -153,7 +153,7 @@ class Network:
         """Go back to where `snapshot` was taken."""
         for name in _REPLACED:
             setattr(self, name, snapshot[name])
-        self.model.write(snapshot["params"])
+        self.model.params[:] = snapshot["params"]  # not `write`, which may find no memory
         if self.session is not None:
             self.set_moments(snapshot["moments"], snapshot["step"])
 
