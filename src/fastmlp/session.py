@@ -276,9 +276,10 @@ class Session:
 
         How many threads there are to use is found out anew as well.
         """
-        with self._turn:
-            self._refuse_in_an_epoch()
-            self._holds = self._newer = False
+        if self._turn.computes:  # else there is no need to wait, which may take memory
+            with self._turn:
+                self._refuse_in_an_epoch()
+        self._holds = self._newer = False
 
     def forget_position(self) -> None:
         """Have `position` know nothing of the epochs so far."""
