@@ -324,3 +324,37 @@ SIGNAL_FORK = """
 def test_a_fork_in_a_signal_handler_in_the_middle_of_a_step():
     """The step has workers, which the child lacks; it does that step again, and goes on alone."""
     assert run(SIGNAL_FORK, FASTMLP_OVERSUBSCRIBE="1").split() == ["0"]
+
+
+SIGNAL_FORK_IN_GRADIENTS = """
+    import os, signal, threading, time
+    import numpy as np
+    import fastmlp
+    from fastmlp.session import Session
+    X, y = np.random.default_rng(0).random((200_000, 64), "f"), np.zeros(200_000, int)
+    children = []
+    def fork(*_):
+        child = os.fork()
+        if child:
+            children.append(child)
+        else:
+            signal.alarm(60)
+    signal.signal(signal.SIGUSR1, fork)
+    session = Session(fastmlp.MLP([64, 256, 10]), "sgd", n_threads=2)
+    expected = session.gradients(X, y)[1].tobytes()
+    parent, stop = os.getpid(), time.monotonic() + 1
+    for delay in 0.03, 0.2, 0.41:
+        threading.Timer(delay, os.kill, (parent, signal.SIGUSR1)).start()
+    same = True
+    while time.monotonic() < stop:
+        same &= session.gradients(X, y)[1].tobytes() == expected
+    if os.getpid() != parent:
+        os._exit(0 if same else 1)
+    print(same, *(os.waitpid(child, 0)[1] for child in children if child))
+"""
+
+
+@linux
+def test_a_fork_in_a_signal_handler_in_the_middle_of_gradients():
+    done = run(SIGNAL_FORK_IN_GRADIENTS, FASTMLP_OVERSUBSCRIBE="1").split()
+    assert done[0] == "True" and len(done) == 4 and set(done[1:]) == {"0"}

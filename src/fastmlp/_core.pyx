@@ -442,7 +442,8 @@ cdef class Core:
             self.run.team = fm_team_open(n_threads, max_workers)
             self._hold_forks()
             loss = self.engine.gradients(&self.run)
-            if self.signals.forked and not self.signals.raised:
+            if self.signals.forked and not self.signals.raised:  # as in `_steps`
+                self.signals.forked = False
                 loss = self.engine.gradients(&self.run)
             self._let_fork()
             fm_team_close(self.run.team)
