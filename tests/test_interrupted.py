@@ -231,7 +231,30 @@ def test_a_resumed_fit_that_fails_before_a_step_is_still_to_go_on(alarm, tmp_pat
     assert bits(trainer) == bits(expected)
 
 
-def test_an_order_that_was_drawn_by_a_fit_that_failed(alarm, tmp_path):
+def test_an_epoch_of_which_only_the_end_is_left(tmp_path):
+    """One that was interrupted in its validation, say: it is ended once, without a step."""
+    expected, trainer = start("momentum"), start("momentum")
+    trainer.checkpoint(tmp_path / "run")
+    fit(expected, 3)
+    evaluate = trainer.model.evaluate
+
+    def interrupted_while_judging(*data):
+        raise KeyboardInterrupt
+
+    trainer.model.evaluate = interrupted_while_judging
+    with pytest.raises(KeyboardInterrupt):
+        fit(trainer, 1)
+    trainer.model.evaluate = evaluate
+    again = SGD.resume(tmp_path / "run")
+    assert again._interrupted.position.rows == len(X) and not again.history.epochs
+    fit(again, 1)
+    assert again._interrupted is None
+    again._resumed = True  # for the same history, to compare
+    fit(again, 2)
+    assert bits(again) == bits(expected)
+
+
+def test_an_order_that_was_drawn_by_a_fit_that_failed(tmp_path):
     """It is the order of the next one, and of whoever goes on with that."""
     expected, trainer = start("momentum"), start("momentum")
     for either in expected, trainer:
@@ -241,14 +264,19 @@ def test_an_order_that_was_drawn_by_a_fit_that_failed(alarm, tmp_path):
         either.learning_rate = 0.01
     fit(expected, 1)
     trainer.checkpoint(tmp_path / "run")
+    epoch = trainer._session.epoch
+
+    def interrupted_at_its_end(*data, **options):
+        epoch(*data, **options)
+        raise KeyboardInterrupt
+
+    trainer._session.epoch = interrupted_at_its_end
     with pytest.raises(KeyboardInterrupt):
-        alarm(0.03)
-        fit(trainer, 10_000)
-    alarm(0)
+        fit(trainer, 1)
     again = SGD.resume(tmp_path / "run")
-    if not again.history.epochs:  # in the first epoch, as it should be on any machine
-        fit(again, 1)
-        assert bits(again) == bits(expected)
+    assert not again.history.epochs
+    fit(again, 1)
+    assert bits(again) == bits(expected)
 
 
 def test_a_handler_that_pickles_the_trainer_takes_nothing_from_it():

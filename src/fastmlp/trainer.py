@@ -252,7 +252,7 @@ class Trainer:
         session.store()  # what an earlier fit had no memory left to bring back
         session.load()
         session.forget_position()
-        step = session.step
+        before = (session.epochs, session.step)
         books = checkpoints.Books(self, n, begun)
         with _bar(epochs, progress) as bar:
             try:
@@ -300,7 +300,7 @@ class Trainer:
                     checkpoints.save(self, path, books)
                 raise
             finally:
-                if session.step > step:  # else the next fit is still to go on from there
+                if (session.epochs, session.step) != before:  # else it is still to go on from there
                     self._resumed, self._interrupted = False, None
                 try:
                     session.store()
