@@ -9,7 +9,7 @@ import pytest
 from test_checkpoint import TRAINERS, bits
 
 import fastmlp
-from fastmlp import MLP, SGD, checkpoint, persist
+from fastmlp import MLP, SGD, atomic, persist
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no alarm clock"),
@@ -175,7 +175,7 @@ def test_a_second_interrupt_keeps_the_file_whole(alarm, tmp_path, monkeypatch):
     def interrupted_again(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint.persist.os, "fsync", interrupted_again)
+    monkeypatch.setattr(atomic.os, "fsync", interrupted_again)
     with pytest.raises(KeyboardInterrupt):
         alarm(0.03)
         fit(trainer, 10_000)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastmlp import engines, persist
+from fastmlp import atomic, engines, persist
 from fastmlp._core import first_nonfinite
 from fastmlp.history import History
 from fastmlp.inputs import as_int, as_real
@@ -82,7 +82,7 @@ class Books:
 
 def check(trainer: "Trainer", path: Path_) -> None:
     """Raise what `save` would raise, as far as that can be known before training."""
-    persist.check_writable(path)
+    atomic.check_writable(path)
     persist.check_description(path, *_parts(trainer, Books(trainer, 0)))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 import fastmlp
-from fastmlp import engines, persist, runs, training
+from fastmlp import atomic, engines, persist, runs, training
 from fastmlp.errors import printable
 from fastmlp.explain.command import add_command as add_explain
 from fastmlp.inputs import as_int, as_real
@@ -196,7 +196,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     if arguments.out is None:
         sys.stdout.write(text.getvalue())
         return
-    with persist.write_atomically(arguments.out) as file:
+    with atomic.writing(arguments.out) as file:
         file.write(text.getvalue().encode())
     print(f"{len(X)} predictions in {arguments.out}")
 

@@ -6,14 +6,11 @@ meanwhile costs an error and not the process.
 """
 
 import contextlib
-import errno
-import functools
 import hashlib
 import json
 import math
 import os
 import re
-import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -21,18 +18,18 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from fastmlp.atomic import Path_, writing
 from fastmlp.errors import FileFormatError, cut, shown
 
 __all__ = [
     "Stored",
     "as_text",
     "check_description",
-    "check_writable",
+    "checksum",
     "load",
     "not_a_model",
     "reading",
     "save",
-    "write_atomically",
 ]
 
 # Version 1 knew of no interrupted epochs in checkpoints.
@@ -58,92 +55,6 @@ DTYPES = {
 }  # fmt: skip
 KINDS = {code[1:]: name for name, code in DTYPES.items()}
 Array = NDArray[Any]
-Path_ = str | os.PathLike[str]
-
-
-@contextlib.contextmanager
-def write_atomically(path: Path_) -> Iterator[BinaryIO]:
-    """Open a temporary file that takes the place of `path` when the block ends without error.
-
-    Whatever happens, `path` holds either what it held or all that was written: the temporary
-    file lies in the same folder, is flushed to the disk, and then renamed. An OSError says which,
-    and names `path`.
-    """
-    target = check_writable(path)
-    mode = target.stat().st_mode & 0o777 if target.exists() else None
-    temporary = _unused_name(target)
-    # Where an old file gives the permissions, nobody else may read the new one before it has them.
-    # What opens is not Python, where Ctrl-C could come between the descriptor and the file.
-    opener = functools.partial(os.open, mode=0o666 if mode is None else 0o600)
-    try:
-        with open(temporary, "xb", opener=opener) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if mode is not None:
-            temporary.chmod(mode)
-        temporary.replace(target)
-    except BaseException as error:
-        with contextlib.suppress(OSError):  # what went wrong first is what to tell
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and str(error.filename) in ("None", str(temporary)):
-            raise _named(error, f"cannot write {path}") from None
-        raise
-    try:
-        _flush_folder(target.parent)
-    except OSError as error:
-        what = (
-            f"{path} is written, but a loss of power may undo that, as its folder was not flushed"
-        )
-        raise _named(error, what) from None
-
-
-def _unused_name(target: Path) -> Path:
-    """Return a hidden file beside `target` that is not there."""
-    # The beginning of its name, for a name may be of 255 bytes and no more.
-    name = target.name.encode("utf-8", "ignore")[:100].decode("utf-8", "ignore")
-    while True:
-        unused = target.with_name(f".{name}.{secrets.token_hex(8)}.tmp")
-        if not os.path.lexists(unused):
-            return unused
-
-
-def _named(error: OSError, what: str) -> OSError:
-    """Return an error to raise instead of one that names the temporary file, or none."""
-    named = type(error)(f"{what}: {error.strerror or error}")
-    named.errno = error.errno
-    return named
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename last, where the system has a way to."""
-    if os.name != "posix":
-        return
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # a folder that may be written, but not read
-        return
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems that need it not
-            raise
-    finally:
-        os.close(handle)
-
-
-def check_writable(path: Path_) -> Path:
-    """Return the file that writing to `path` would replace, links followed, or raise OSError."""
-    target = Path(os.path.realpath(path))
-    if target.is_dir():
-        raise IsADirectoryError(f"cannot write {path}: it is a folder")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: there is no folder {target.parent}")
-    if target.exists() and not target.is_file():
-        raise OSError(f"cannot write {path}: it is not a regular file")
-    if not all(os.access(place, os.W_OK) for place in (target, target.parent) if place.exists()):
-        raise PermissionError(f"cannot write {path}: permission denied")
-    return target
 
 
 def save(path: Path_, tensors: Mapping[str, NDArray[Any]], description: dict[str, Any]) -> None:
@@ -154,8 +65,8 @@ def save(path: Path_, tensors: Mapping[str, NDArray[Any]], description: dict[str
     """
     text = as_text(description)
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    head = _head(path, tensors, text, _checksum(text, tensors))
-    with write_atomically(path) as file:
+    head = _head(path, tensors, text, checksum(text, tensors))
+    with writing(path) as file:
         file.write(len(head).to_bytes(8, "little") + head)
         for name in _ordered(tensors):
             tensor = tensors[name]
@@ -434,7 +345,8 @@ def _sizes(numbers: Any) -> bool:
     return isinstance(numbers, list) and all(type(n) is int and n >= 0 for n in numbers)
 
 
-def _checksum(text: str, tensors: Mapping[str, Array]) -> str:
+def checksum(text: str, tensors: Mapping[str, Array]) -> str:
+    """Return a SHA-256 of a text and of contiguous tensors, with their names."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         _add(digest, name, tensors[name])

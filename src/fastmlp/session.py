@@ -204,7 +204,7 @@ class Session:
         with self._turn:
             self._recover()
             self._behind = self._newer
-            with self._turn.computing("this session"):
+            with self._turn.computing("the Session"):
                 core = self._ready(batch_size)
                 self._done = (self.step, self.epochs)
                 self._newer = True
@@ -288,7 +288,7 @@ class Session:
 
     def _refuse_in_an_epoch(self) -> None:
         if self._turn.computes:
-            raise RuntimeError("this session is in the middle of an epoch, of this very thread")
+            raise RuntimeError("the Session is in the middle of an epoch, of this very thread")
 
     def undo(self) -> None:
         """Take back the latest epoch, which must have been of dense rows."""
@@ -312,7 +312,7 @@ class Session:
         with self._turn:
             self._recover()
             self._behind = self._newer
-            with self._turn.computing("this session"):
+            with self._turn.computing("the Session"):
                 self._store()  # the core is about to compute with the model's
                 return self._gradients(X, y, sample_weight)
 

@@ -9,8 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastmlp import atomic
 from fastmlp import checkpoint as checkpoints
-from fastmlp import persist
 from fastmlp._core import shuffled
 from fastmlp.history import Callback, History
 from fastmlp.inputs import as_generator, as_int, as_real, as_weights
@@ -190,7 +190,7 @@ class Trainer:
         np.True_
         """
         every = as_int(every, "every", 1)
-        self._checkpoint = None if path is None else (persist.check_writable(path), every)
+        self._checkpoint = None if path is None else (atomic.check_writable(path), every)
 
     @classmethod
     def resume(

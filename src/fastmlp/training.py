@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastmlp import losschart, persist, runs
+from fastmlp import atomic, losschart, persist, runs
 from fastmlp.history import History
 from fastmlp.inputs import as_int
 from fastmlp.model import MLP
@@ -107,7 +107,7 @@ def _run(trainer: Trainer | None, arguments: argparse.Namespace) -> None:
     if arguments.out is not None:
         model.save(arguments.out)
     if arguments.plot is not None:
-        with persist.write_atomically(arguments.plot) as file:
+        with atomic.writing(arguments.plot) as file:
             file.write(chart)
 
     result = _scores(model, preprocessing, X[test], y[test])
@@ -134,7 +134,7 @@ def _goes_on(arguments: argparse.Namespace) -> bool:
         for option in ("resume", "every"):
             if getattr(arguments, option):
                 raise ValueError(f"--{option} goes with --checkpoint")
-    elif not arguments.resume and persist.check_writable(arguments.checkpoint).exists():
+    elif not arguments.resume and atomic.check_writable(arguments.checkpoint).exists():
         raise ValueError(
             f"{arguments.checkpoint} is there already: --resume goes on with it, or name another"
         )
@@ -229,7 +229,7 @@ def _check(arguments: argparse.Namespace) -> None:
     for option in ("out", "plot", "checkpoint"):
         path = getattr(arguments, option)
         if path is not None:
-            other = places.setdefault(persist.check_writable(path), option)
+            other = places.setdefault(atomic.check_writable(path), option)
             if other != option:
                 named = getattr(arguments, other)
                 raise ValueError(f"--{other} and --{option} both name {named}")

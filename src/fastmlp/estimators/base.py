@@ -14,7 +14,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from fastmlp import persist
+from fastmlp import atomic
 from fastmlp._core import Turn, first_nonfinite
 from fastmlp.errors import DivergedError
 from fastmlp.estimators import conversion, files, training
@@ -462,7 +462,7 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
         >>> model = fastmlp.MLPClassifier.resume(path).fit(X, y)            # doctest: +SKIP
         """
         every = as_int(every, "every", 1)
-        self._checkpoint = None if path is None else (persist.check_writable(path), every)
+        self._checkpoint = None if path is None else (atomic.check_writable(path), every)
         return self
 
     @classmethod

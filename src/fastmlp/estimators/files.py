@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastmlp import persist
+from fastmlp import atomic, persist
 from fastmlp.errors import cut
 from fastmlp.estimators.labels import Labels
 from fastmlp.estimators.network import Network
@@ -44,7 +44,7 @@ CURVES = ("loss_curve_", "validation_loss_curve_", "validation_scores_")
 
 def check(estimator: Any, path: Path_) -> None:
     """Raise what writing checkpoints would raise, as far as that can be known before training."""
-    persist.check_writable(path)
+    atomic.check_writable(path)
     if estimator.solver == "lbfgs":
         raise ValueError("checkpoints are of solver='sgd' or 'adam': lbfgs has no state to keep")
     _parameters(estimator, Writer({}))

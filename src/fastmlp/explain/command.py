@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastmlp import persist
+from fastmlp import atomic, persist
 from fastmlp.explain.examples import EXAMPLES
 from fastmlp.explain.explanation import Explanation, explain
 from fastmlp.inputs import as_real
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Print what was asked for, or write it."""
     for path in (arguments.html, arguments.plot):
         if path is not None:
-            persist.check_writable(path)
+            atomic.check_writable(path)
     explanation, notes = _of_model(arguments) if arguments.model else (_of_example(arguments), [])
     if arguments.weight is not None:
         print(*notes, explanation.weight(*_weight(arguments.weight)), sep="\n")
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
         kind = arguments.plot.rpartition(".")[2].lower()
         if kind not in ("png", "svg", "pdf"):
             raise ValueError(f"--plot is {arguments.plot!r}, expected .png, .svg or .pdf")
-        with persist.write_atomically(arguments.plot) as file:
+        with atomic.writing(arguments.plot) as file:
             figure.savefig(file, format=kind)
         print(f"picture in {arguments.plot}")
     if (arguments.weight, arguments.html, arguments.plot) == (None, None, None):

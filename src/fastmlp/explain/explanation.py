@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastmlp import persist
+from fastmlp import atomic
 from fastmlp.explain import chain as chains
 from fastmlp.explain.check import Check, check, strongest
 from fastmlp.explain.record import Recorder, rehearse
@@ -259,7 +259,7 @@ class Explanation:
     ) -> None:
         """Write the report, see `html`, to a file, whole or not at all."""
         page = self.html(weights=weights).encode()
-        with persist.write_atomically(path) as file:
+        with atomic.writing(path) as file:
             file.write(page)
 
     def _repr_html_(self) -> str:
