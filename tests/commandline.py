@@ -4,6 +4,9 @@ import contextlib
 import csv
 import io
 import json
+import signal
+import subprocess
+import sys
 
 import numpy as np
 
@@ -21,6 +24,19 @@ def run(*argv):
         except SystemExit as stop:  # how argparse ends
             code = stop.code
     return code, out.getvalue(), err.getvalue()
+
+
+def ctrl_c(*argv):
+    """Interrupt a training in a process of its own, after an epoch; return what `run` does."""
+    command = [sys.executable, "-m", "fastmlp", "train", "--epochs", "1000000", *argv]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        seen = b""
+        while b"loss=" not in seen:  # the bar after the first epochs: it is training
+            seen += (more := process.stderr.read1())
+            assert more, seen
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    return process.returncode, out.decode(), err.decode()
 
 
 def refused(result, what="", code=2):

@@ -2,13 +2,11 @@
 
 import json
 import shlex
-import signal
-import subprocess
 import sys
 
 import numpy as np
 import pytest
-from commandline import held, predictions, refused, rents, run, train
+from commandline import ctrl_c, held, predictions, refused, rents, run, train
 
 import fastmlp
 from fastmlp import MLP, SGD, FileFormatError, persist, runs, training
@@ -103,19 +101,11 @@ def test_every_so_many_epochs(folder, monkeypatch):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends the signal that Ctrl-C sends on POSIX")
 def test_ctrl_c_in_a_process(folder):
-    command = [sys.executable, "-m", "fastmlp", "train", *DIGITS[:4], *FIRST]
-    command += ["--epochs", "1000000", "--out", "a model"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        seen = b""
-        while b"loss=" not in seen:  # the bar after the first epochs: it is training
-            seen += (more := process.stderr.read1())
-            assert more, seen
-        process.send_signal(signal.SIGINT)
-        out, rest = process.communicate(timeout=20)
-    assert process.returncode == 130 and out == b"" and b"Traceback" not in rest
-    assert rest.decode().splitlines()[-1] == (
-        "fastmlp: error: interrupted; run holds the run, go on with: fastmlp train --data digits "
-        "--hidden 20 --checkpoint run --epochs 1000000 --out 'a model' --resume"
+    code, out, err = ctrl_c(*DIGITS[:4], *FIRST, "--out", "a model")
+    assert code == 130 and out == "" and "Traceback" not in err
+    assert err.splitlines()[-1] == (
+        "fastmlp: error: interrupted; run holds the run, go on with: fastmlp train "
+        "--epochs 1000000 --data digits --hidden 20 --checkpoint run --out 'a model' --resume"
     )
     at = Trainer.resume("run").history.epochs
     assert at >= 1
