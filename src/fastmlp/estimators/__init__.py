@@ -1,9 +1,11 @@
 """The networks as scikit-learn estimators: `MLPClassifier` and `MLPRegressor`.
 
-The floor of meaning. labels: what classes are to a network. network: parameters in training and
-on view. base: what both estimators share, the order of a fit. solvers: epochs and L-BFGS, and
-when they stop. validation: the rows held out, and the scores on them. watch: who is told of every
-epoch. files: safetensors. conversion: from and to other models. display: the loss curve.
+The floor of meaning. parameters: what they may be. labels: what classes are to a network.
+network: parameters in training and on view. base: what both estimators share, the order of a fit.
+solvers: epochs and L-BFGS, and when they stop. training: the run that they go on with.
+validation: the rows held out, and the scores on them. watch: who is told of every epoch.
+files: safetensors. values: what of Python such a file holds. conversion: from and to other models.
+display: the loss curve.
 """
 
 _NEEDED = (1, 6)
