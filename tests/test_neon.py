@@ -3,18 +3,16 @@
 import itertools
 import shutil
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
 from levels import DTYPES, LEVELS, core_of, same_bits
+from programs import build
 from test_vector_math import arguments, computed
 
 from fastmlp import MLP
 from fastmlp import _core as core
 
-TESTS = Path(__file__).parent
-CSRC = TESTS.parent / "csrc"
 SIZES = [(30, 37, 5), (13, 70, 33, 17), (3, 1, 2), (100, 20), (65, 8, 130, 3), (7, 300)]
 COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
 
@@ -25,17 +23,11 @@ def emulated(tmp_path_factory):
     for tool in (COMPILER, EMULATOR):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
-    program = tmp_path_factory.mktemp("neon") / "main"
-    sources = [TESTS / "neon_main.c", *sorted(CSRC.glob("*.c"))]
-    sources = [str(source) for source in sources if not source.name.endswith(".inc.c")]
-    command = [COMPILER, "-O0", "-std=gnu11", "-ffp-contract=off", "-Wall", "-Werror", "-pthread"]
-    subprocess.run(
-        [*command, "-static", f"-I{CSRC}", *sources, "-o", str(program), "-lm"], check=True
-    )
+    folder = build([COMPILER, "-O0", "-static"], ["neon_main"], tmp_path_factory.mktemp("neon"))
 
     def run(level, jobs):
         done = subprocess.run(
-            [EMULATOR, str(program), level], input=jobs, capture_output=True, check=False,
+            [EMULATOR, folder / "neon_main", level], input=jobs, capture_output=True, check=False,
             timeout=100,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr.decode()
@@ -137,5 +129,6 @@ def check_steps(run, every=1):
 
 
 @arm_levels
-def test_steps(level, emulated):
-    check_steps(lambda jobs: emulated(level, jobs))
+def test_steps(level, emulated, long):
+    # the portable level is the same C on every machine, and slow here
+    check_steps(lambda jobs: emulated(level, jobs), 1 if long or level == "neon" else 11)

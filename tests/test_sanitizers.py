@@ -7,15 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from levels import LEVELS
+from programs import build
 from test_neon import check_steps
 
-TESTS = Path(__file__).parent
-CSRC = TESTS.parent / "csrc"
-FLAGS = ["-g", "-std=gnu11", "-ffp-contract=off", "-Wall", "-Werror", "-pthread", "-DFM_COMPACT"]
 LIBRARIES = {"address,undefined": ["asan", "ubsan"], "thread": ["tsan"]}
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
@@ -29,18 +26,8 @@ def built(sanitizer, mains, folder):
         command = ["gcc", f"-print-file-name=lib{name}.so"]
         if not subprocess.run(command, capture_output=True, check=True).stdout.startswith(b"/"):
             pytest.skip(f"gcc has no lib{name}")
-    compiler = ["gcc", *FLAGS, f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", f"-I{CSRC}"]
-    sources = [source for source in CSRC.glob("*.c") if not source.name.endswith(".inc.c")]
-    jobs = [
-        subprocess.Popen([*compiler, "-c", source, "-o", folder / f"{source.stem}.o"])
-        for source in [*sources, *(TESTS / f"{main}.c" for main in mains)]
-    ]
-    assert [job.wait() for job in jobs] == [0] * len(jobs)
-    objects = [folder / f"{source.stem}.o" for source in sources]
-    for main in mains:
-        command = [*compiler, *objects, folder / f"{main}.o", "-o", folder / main, "-lm"]
-        subprocess.run(command, check=True)
-    return folder
+    compiler = ["gcc", "-g", "-DFM_COMPACT", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
+    return build(compiler, mains, folder)
 
 
 @pytest.fixture(scope="module")
@@ -72,18 +59,10 @@ def test_steps_under_the_address_sanitizer(level, address, long):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_threads_under_the_address_sanitizer(level, address, long):
-    """As above, with teams and forks, and no leak."""
+@pytest.mark.parametrize("sanitizer", ["address", "thread"])
+def test_threads(sanitizer, level, request, long):
+    """Teams and forks: no leak, and no two threads in the same memory without an order."""
     n = 50 if long else 4
-    found = run(address / "threads_main", level, n)
-    print(f"address and undefined, {level}: {found.decode().strip()}")
-    assert found == f"{4 * n} networks, 0 wrong\n".encode()
-
-
-@pytest.mark.parametrize("level", LEVELS)
-def test_threads_under_the_thread_sanitizer(level, thread, long):
-    """No two threads use the same memory without an order between them."""
-    n = 50 if long else 4
-    found = run(thread / "threads_main", level, n)
-    print(f"thread, {level}: {found.decode().strip()}")
+    found = run(request.getfixturevalue(sanitizer) / "threads_main", level, n)
+    print(f"{sanitizer}, {level}: {found.decode().strip()}")
     assert found == f"{4 * n} networks, 0 wrong\n".encode()
