@@ -20,7 +20,7 @@ import mutations
 import numpy as np
 
 import fastmlp
-from fastmlp import checkpoint, cli, data, persist, runs, sources, training
+from fastmlp import checkpoint, cli, data, modelfile, persist, runs, sources, training
 from fastmlp.preprocessing import Preprocessing, Target, encode_labels
 
 
@@ -84,7 +84,7 @@ def _check_model(model: fastmlp.MLP) -> None:
 def _read_model(path: Path) -> None:
     model = _refuses(fastmlp.MLP.load, path)
     _check_model(model)
-    model.parts()
+    modelfile.parts(model)
 
 
 def _model_file(folder: Path, sizes: list[int], metadata: dict, **options: object) -> bytes:

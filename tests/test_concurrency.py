@@ -12,7 +12,7 @@ import pytest
 from samples import digits
 
 import fastmlp
-from fastmlp import engines
+from fastmlp import engines, modelfile
 from fastmlp._core import OUTPUTS
 from fastmlp.session import Session
 
@@ -86,7 +86,7 @@ def readers(model, X, y):
         lambda: model.input_gradients(X[:3]).tobytes(),
         lambda: model.copy().params.tobytes(),
         lambda: pickle.loads(pickle.dumps(model)).params.tobytes(),
-        lambda: b"".join(tensor.tobytes() for tensor in model.parts()[0].values()),
+        lambda: b"".join(tensor.tobytes() for tensor in modelfile.parts(model)[0].values()),
     ]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fuzztargets import TARGETS, Refused
 
-from fastmlp import MLP, FileFormatError, data, persist
+from fastmlp import MLP, FileFormatError, data, modelfile, persist
 
 FILES = 3_000
 FILES_LONG = 2_000_000
@@ -92,7 +92,7 @@ def test_findings_are_found(tmp_path, monkeypatch):
 )
 def test_sizes_that_are_no_numbers(sizes, tmp_path):
     """A text times a number is a text so many times as long."""
-    tensors, description = MLP([2, 2]).parts()
+    tensors, description = modelfile.parts(MLP([2, 2]))
     persist.save(tmp_path / "m", tensors, description | {"sizes": sizes})
     with pytest.raises(FileFormatError, match=r"sizes\[\d\] is .*, expected an integer"):
         MLP.load(tmp_path / "m")

@@ -14,7 +14,7 @@ import safetensors
 import safetensors.numpy
 
 import fastmlp
-from fastmlp import MLP, persist
+from fastmlp import MLP, modelfile, persist
 
 OLD = b"what was there before"
 
@@ -338,7 +338,7 @@ def test_a_description_that_is_too_large(tmp_path):
         with pytest.raises(ValueError, match=r"cannot write .*: the description is too large"):
             model.save(tmp_path / "m")
         with pytest.raises(ValueError, match=r"cannot write .*: the description is too large"):
-            persist.check_description(tmp_path / "m", *model.parts())
+            persist.check_description(tmp_path / "m", *modelfile.parts(model))
     assert content(tmp_path) == before
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastmlp import atomic, engines, persist
+from fastmlp import atomic, engines, modelfile, persist
 from fastmlp._core import first_nonfinite
 from fastmlp.history import History
 from fastmlp.inputs import as_int, as_real
@@ -124,7 +124,7 @@ def _parts(trainer: "Trainer", books: Books) -> tuple[dict[str, Array], dict[str
     """Return the tensors and the description to write."""
     session, rate = trainer._session, trainer.learning_rate
     session.store()
-    tensors, description = trainer.model.parts()
+    tensors, description = modelfile.parts(trainer.model)
     options = {name: getattr(trainer, name) for name in OPTIONS[session.optimizer]}
     options |= {name: bool(options[name]) for name in SWITCHES if name in options}
     tensors |= {f"moments.{i}": moment for i, moment in enumerate(session.moments)}
@@ -176,7 +176,7 @@ def _restored(
     books = {name: shapes.pop(f"history.{name}") for name in vars(History())}
     moments = {name: shapes.pop(name) for name in list(shapes) if name.startswith("moments.")}
     kept = {name: shapes.pop(name) for name in list(shapes) if name.startswith("kept.")}
-    model = MLP.described(stored.description, shapes)
+    model = modelfile.described(MLP, stored.description, shapes)
     model.probability_clip = as_real(held["probability_clip"], "probability_clip", 0, below=0.5)
     rate = held["learning_rate"]
     trainer = kind(
@@ -195,8 +195,8 @@ def _restored(
     if set(moments) != set(places):
         raise ValueError(f"it holds {len(moments)} moments, expected {len(places)}")
     trainer._rng = _generator(held["generator"])
-    tensors = stored.read(model.tensors(model.params) | places)
-    model.check_finite()
+    tensors = stored.read(modelfile.tensors(model, model.params) | places)
+    modelfile.check_finite(model)
     if any(first_nonfinite(moment) >= 0 for moment in session.moments):
         raise ValueError("it holds moments that are not finite")
     trainer._kept = {name.removeprefix("kept."): tensors[name] for name in kept}

@@ -2,18 +2,16 @@
 
 import contextlib
 import copy
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastmlp import engines, memory, persist
+from fastmlp import engines, memory, modelfile
 from fastmlp._core import (
-    ACTIVATIONS,
     CLASSES,
     DTYPES,
     LOSSES,
@@ -21,19 +19,17 @@ from fastmlp._core import (
     PROBABILITIES,
     Core,
     Writes,
-    first_nonfinite,
 )
 from fastmlp.activations import activate, slope
+from fastmlp.definition import abridged, activations_of, choice, count, parameter_of, widths
 from fastmlp.inputs import (
     as_features,
     as_generator,
-    as_int,
     as_labels,
-    as_real,
     as_values,
     as_weights,
 )
-from fastmlp.losses import DEFAULT_PARAMETER, row_losses
+from fastmlp.losses import row_losses
 from fastmlp.turn import new_turn
 
 __all__ = ["MLP"]
@@ -132,27 +128,22 @@ class MLP:
         dtype: str,
     ) -> None:
         """Check what the model is to be, and make it with parameters of 0."""
-        is_scalar = isinstance(sizes, np.ndarray) and sizes.ndim == 0  # which has a __len__
-        if isinstance(sizes, str | bytes) or not hasattr(sizes, "__len__") or is_scalar:
-            raise TypeError(f"sizes is {sizes!r}, expected a sequence of layer widths")
-        if len(sizes) < 2:
-            raise ValueError(f"sizes is {sizes!r}, expected at least inputs and outputs")
-        self.sizes = tuple(as_int(n, f"sizes[{i}]", 1) for i, n in enumerate(sizes))
-        self.activations = _activations(activation, len(self.sizes) - 2)
+        self.sizes = widths(sizes)
+        self.activations = activations_of(activation, len(self.sizes) - 2)
         self.activation = activation if isinstance(activation, str) else list(self.activations)
-        self.loss_name = _choice(loss, "loss", LOSSES)
-        self.loss_parameter = _loss_parameter(loss, loss_parameter)
+        self.loss_name = choice(loss, "loss", LOSSES)
+        self.loss_parameter = parameter_of(loss, loss_parameter)
         self.probability_clip = 0.0
         # what is no dtype is named by the next line; NumPy reads some texts as programs
         with contextlib.suppress(TypeError, ValueError, SyntaxError):
             dtype = np.dtype(dtype).name
-        self.dtype = _choice(dtype, "dtype", DTYPES)
+        self.dtype = choice(dtype, "dtype", DTYPES)
         self.metadata: dict[str, Any] = {}
 
         # the weights of a layer are drawn in float64
         drawn = 8 * max(n_in * n_out for n_in, n_out in pairwise(self.sizes))
         n_bytes = self.n_parameters * np.dtype(self.dtype).itemsize
-        memory.check(n_bytes + drawn, f"a network of sizes {_abridged(self.sizes)}")
+        memory.check(n_bytes + drawn, f"a network of sizes {abridged(self.sizes)}")
         self.params = _aligned_zeros(self.n_parameters, self.dtype)
         self.weights, self.biases = self.split(self.params)
         self._share()
@@ -166,7 +157,7 @@ class MLP:
     @property
     def n_parameters(self) -> int:
         """Number of weights and biases."""
-        return _count(self.sizes)
+        return count(self.sizes)
 
     @property
     def classifies(self) -> bool:
@@ -375,7 +366,7 @@ class MLP:
         """
         state = copy.deepcopy(self.__getstate__())
         if dtype is not None:
-            state["dtype"] = _choice(dtype, "dtype", DTYPES)
+            state["dtype"] = choice(dtype, "dtype", DTYPES)
             state["params"] = state["params"].astype(dtype)
         twin = object.__new__(MLP)
         twin.__setstate__(state)
@@ -437,30 +428,7 @@ class MLP:
         >>> fastmlp.MLP.load(path)
         MLP([2, 3, 2], activation='relu', loss='softmax_cross_entropy', dtype='float32')
         """
-        persist.save(path, *self.parts())
-
-    def parts(self) -> tuple[dict[str, Array], dict[str, Any]]:
-        """Return what the file of this model holds: its tensors, and its description for JSON."""
-        params = self.read()
-        if not np.isfinite(params).all():
-            raise ValueError("the model has parameters that are not finite; it was not saved")
-        if not isinstance(self.metadata, dict):
-            raise TypeError(f"metadata is {type(self.metadata).__name__}, expected a dict")
-        description = {
-            "sizes": list(self.sizes),
-            "activation": self.activation,
-            "loss": self.loss_name,
-            "dtype": self.dtype,
-            **({"loss_parameter": self.loss_parameter} if self.loss_parameter else {}),
-            "metadata": self.metadata,
-        }
-        return self.tensors(params), description
-
-    def tensors(self, params: Array) -> dict[str, Array]:
-        """Return the weights and biases in an array like `params` under their names in a file."""
-        weights, biases = self.split(params)
-        tensors = {f"weights.{i}": W for i, W in enumerate(weights)}
-        return tensors | {f"biases.{i}": b for i, b in enumerate(biases)}
+        modelfile.save(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "MLP":
@@ -470,51 +438,7 @@ class MLP:
         ------
         FileNotFoundError, FileFormatError
         """
-        with persist.reading(path) as stored:
-            model = cls.described(stored.description, stored.shapes)
-            stored.read(model.tensors(model.params))
-            model.check_finite()
-        return model
-
-    @classmethod
-    def described(
-        cls, description: dict[str, Any], shapes: Mapping[str, tuple[Any, tuple[int, ...]]]
-    ) -> "MLP":
-        """Return the model of `parts` with parameters of 0, or raise ValueError.
-
-        `shapes` are dtype and shape of its tensors, by name; they have to be those the description
-        asks for, which is found before any memory is taken.
-        """
-        try:
-            description = dict(description)
-            metadata = description.pop("metadata")
-            if not isinstance(metadata, dict):
-                raise TypeError("its metadata is not a dict")
-            # A text among them, multiplied, would be as long as the numbers say.
-            sizes = [as_int(n, f"sizes[{i}]", 1) for i, n in enumerate(description["sizes"])]
-            held = sum(math.prod(shape) for _, shape in shapes.values())
-            if held != _count(sizes):
-                raise ValueError(f"sizes {sizes} do not go with {held} parameters")
-            model = object.__new__(cls)
-            model._define(**{"loss_parameter": None, **description})
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"its description is not valid ({error})") from None
-        dtype = np.dtype(model.dtype)
-        expected = {name: (dtype, view.shape) for name, view in model.tensors(model.params).items()}
-        for name, what in expected.items():
-            if shapes.get(name) != what:
-                raise ValueError(f"{name} is not {model.dtype} of shape {what[1]}")
-        if len(shapes) > len(expected):
-            raise ValueError(
-                f"it holds more than its sizes say: {sorted(set(shapes) - set(expected))}"
-            )
-        model.metadata = metadata
-        return model
-
-    def check_finite(self) -> None:
-        """Raise ValueError where a parameter read from a file is not finite."""
-        if first_nonfinite(self.params) >= 0:
-            raise ValueError("it holds parameters that are not finite")
+        return modelfile.load(cls, path)
 
     def _initialise(self, rng: np.random.Generator) -> None:
         for i, W in enumerate(self.weights):
@@ -526,57 +450,8 @@ class MLP:
                 W[...] = rng.uniform(-bound, bound, W.shape)
 
 
-def _abridged(sizes: tuple[int, ...]) -> str:
-    """Return the sizes as a list, without those in the middle of a long one."""
-    if len(sizes) <= 10:
-        return str(list(sizes))
-    ends = [", ".join(map(str, part)) for part in (sizes[:5], sizes[-2:])]
-    return f"[{ends[0]}, ..., {ends[1]}]"
-
-
-def _count(sizes: Sequence[int]) -> int:
-    """Return the number of weights and biases of a network."""
-    return sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
-
-
 def _aligned_zeros(n: int, dtype: str) -> Array:
     """Zeros that begin on a cache line: a single row is then read a tenth sooner."""
     room = np.zeros(n + CACHE_LINE // np.dtype(dtype).itemsize, dtype)
     start = -room.ctypes.data % CACHE_LINE // room.itemsize
     return room[start : start + n]
-
-
-def _choice(value: Any, name: str, choices: dict[str, int]) -> str:
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}")
-    return value
-
-
-def _activations(activation: str | Sequence[str], n_hidden: int) -> tuple[str, ...]:
-    """Return the activation of every hidden layer."""
-    if isinstance(activation, str):
-        return (_choice(activation, "activation", ACTIVATIONS),) * n_hidden
-    if not isinstance(activation, Sequence):
-        raise TypeError(f"activation is {activation!r}, expected a name or a list of names")
-    if len(activation) != n_hidden:
-        raise ValueError(
-            f"activation has {len(activation)} entries, expected {n_hidden}: one for every hidden "
-            f"layer"
-        )
-    return tuple(
-        _choice(name, f"activation[{i}]", ACTIVATIONS) for i, name in enumerate(activation)
-    )
-
-
-def _loss_parameter(loss: str, parameter: float | None) -> float:
-    """Return the parameter of a loss, 0 where it has none."""
-    if loss not in DEFAULT_PARAMETER:
-        if parameter is not None:
-            raise ValueError(f"loss_parameter is {parameter!r}, but {loss} has no parameter")
-        return 0.0
-    if parameter is None:
-        return DEFAULT_PARAMETER[loss]
-    value = as_real(parameter, "loss_parameter", 0, below=1 if loss == "quantile" else np.inf)
-    if value == 0:
-        raise ValueError(f"loss_parameter is 0, expected above 0 for {loss}")
-    return value

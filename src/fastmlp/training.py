@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastmlp import atomic, losschart, persist, runs
+from fastmlp import atomic, losschart, modelfile, persist, runs
 from fastmlp.history import History
 from fastmlp.inputs import as_int
 from fastmlp.model import MLP
@@ -175,7 +175,7 @@ def _train(trainer: Trainer | None, arguments: argparse.Namespace) -> Any:
         if arguments.checkpoint is not None:
             runs.begin(trainer, arguments, X, y)
     if arguments.out is not None:
-        persist.check_description(arguments.out, *trainer.model.parts())
+        persist.check_description(arguments.out, *modelfile.parts(trainer.model))
     watched = validation if arguments.early_stopping else test
     best = Best(trainer.model, arguments.patience) if arguments.early_stopping else None
     over = best is not None and best.join(trainer)
