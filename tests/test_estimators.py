@@ -32,6 +32,7 @@ from sklearn.utils import get_tags
 
 import fastmlp
 from fastmlp import DivergedError, MLPClassifier, MLPRegressor
+from fastmlp.estimators import steps
 from fastmlp.estimators.validation import r2
 
 pytestmark = pytest.mark.filterwarnings(
@@ -409,10 +410,8 @@ def test_partial_fit_takes_the_quick_way_only_where_nothing_needs_a_closer_look(
     X, y = digits(64)
     model = MLPClassifier((20, 10), random_state=0).partial_fit(X, y, classes=np.arange(10))
     looks = []
-    checked = MLPClassifier._checked_step
-    monkeypatch.setattr(
-        MLPClassifier, "_checked_step", lambda self, *args: looks.append(checked(self, *args))
-    )
+    checked = steps.checked
+    monkeypatch.setattr(steps, "checked", lambda *args: looks.append(checked(*args)))
     model.partial_fit(X, y).partial_fit(X, y, classes=np.arange(10))
     assert len(looks) == 0
     model.set_params(alpha=0.1).partial_fit(X, y)

@@ -2,7 +2,7 @@
 
 The floor of meaning. parameters: what they may be. labels: what classes are to a network.
 network: parameters in training and on view. base: what both estimators share, the order of a fit.
-solvers: epochs and L-BFGS, and when they stop. training: the run that they go on with.
+solvers: epochs and L-BFGS, and when they stop. steps: partial_fit. training: the run of a fit.
 validation: the rows held out, and the scores on them. watch: who is told of every epoch.
 files: safetensors. values: what of Python such a file holds. conversion: from and to other models.
 display: the loss curve.

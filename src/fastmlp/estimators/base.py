@@ -2,10 +2,8 @@
 
 import contextlib
 import os
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from operator import attrgetter, is_
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -16,44 +14,25 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastmlp import atomic
 from fastmlp._core import Turn, first_nonfinite
-from fastmlp.errors import DivergedError
-from fastmlp.estimators import conversion, files, training
+from fastmlp.estimators import conversion, files, steps, training
 from fastmlp.estimators.network import Network, dense_blocks
 from fastmlp.estimators.parameters import CONSTRAINTS, check_together
 from fastmlp.estimators.solvers import (
-    batch_size,
     descend,
-    end_epoch,
     minimise,
-    non_finite,
-    rule,
 )
-from fastmlp.estimators.training import Rows
 from fastmlp.estimators.watch import CallbackSupportMixin, Watch
 from fastmlp.inputs import as_int
 from fastmlp.model import MLP
 from fastmlp.turn import new_turn
 
-__all__ = ["Perceptron", "trains_in_steps"]
+__all__ = ["Perceptron"]
 
 Array = NDArray[Any]
 
 WHAT = "this estimator"  # is in the middle of a fit
 # Of every estimator, and not among its attributes, which are scikit-learn's to look through.
 _turns: weakref.WeakKeyDictionary[Any, Turn] = weakref.WeakKeyDictionary()
-STOCHASTIC = ("sgd", "adam")
-# All parameters: where one is not the object it was in the step before, they are checked again.
-_settings = attrgetter(*CONSTRAINTS, "loss", "class_weight", "huber_delta", "quantile")
-
-
-def trains_in_steps(estimator: Any) -> bool:
-    """Return True for a solver that has steps, or raise why there is no partial_fit."""
-    if estimator.solver not in STOCHASTIC:
-        raise AttributeError(
-            "partial_fit is only available for stochastic optimizers. "
-            f"{estimator.solver} is not stochastic."
-        )
-    return True
 
 
 class Perceptron(CallbackSupportMixin, BaseEstimator):
@@ -225,79 +204,9 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
         """Train one epoch on X and y, while other threads may predict."""
         with self._turn.of_a_fit(WHAT, closed=False):
             self.__dict__.pop("_run", None)  # a fit in the middle of which this is no more
-            if sample_weight is None and self._quick_step(X, y, classes):
+            if sample_weight is None and steps.quick(self, X, y, classes):
                 return
-            self._checked_step(X, y, sample_weight, classes)
-
-    def _quick_step(self, X: Any, y: Any, classes: Any) -> bool:
-        """Do that for data that needs no closer look; return whether it was such."""
-        network = vars(self).get("_network")
-        if network is None or network.settings is None or not self._plain(X):
-            return False
-        if not all(map(is_, network.settings, _settings(self))):
-            return False
-        targets = self._quick_targets(y, len(X), classes)
-        if targets is None:
-            return False
-        self._epoch(Rows(X, targets, None, np.arange(len(X))))
-        return True
-
-    @_fit_context(prefer_skip_nested_validation=True)
-    def _checked_step(self, X: Any, y: Any, sample_weight: Any, classes: Any) -> None:
-        with self._all_or_nothing():
-            check_together(self)
-            if self.early_stopping:
-                raise ValueError("partial_fit does not support early_stopping=True")
-            if self.class_weight == "balanced":
-                raise ValueError(
-                    "class_weight='balanced' needs all of y at once; give partial_fit the weights "
-                    "as a dict, or as sample_weight"
-                )
-            self._first_classes(y, classes)
-            *_, rows = training.prepare(
-                self, X, y, sample_weight, self.__sklearn_is_fitted__(), incremental=True
-            )
-            self._network.settings, self._network.rule = _settings(self), rule(self)
-            # An epoch of sparse rows is more than the session can undo.
-            with self._all_or_nothing(self._network if sparse.issparse(X) else None):
-                self._epoch(rows)
-
-    def _epoch(self, rows: Rows) -> None:
-        network, n = self._network, len(rows.order)
-        session, size = training.session(self), batch_size(self, n)
-        # The order of a single batch is not what it learns by: its shuffle is drawn when all has
-        # gone well, only so that the stream goes on, and copying the stream (40 us) is saved.
-        shuffles = self.shuffle and n > size
-        stream = self._random_state.get_state() if shuffles else None
-        try:
-            if shuffles:
-                self._random_state.shuffle(rows.order)
-            loss, penalty = session.epoch(
-                rows.X,
-                rows.targets,
-                rows.order,
-                size,
-                sample_weight=rows.sample_weight,
-                learning_rate=self._rate,
-                **network.rule,
-            )
-        except DivergedError as error:
-            session.undo()
-            if shuffles:
-                self._random_state.set_state(stream)
-            raise non_finite(error) from error
-        except MemoryError:  # which came before any step of dense rows
-            if shuffles:
-                self._random_state.set_state(stream)
-            raise
-        except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=2)
-        else:
-            if self.shuffle and not shuffles:
-                self._random_state.shuffle(rows.order)
-            self.n_iter_ = 0
-            end_epoch(self, loss, penalty, n)
-        network.trained()
+            steps.checked(self, X, y, sample_weight, classes)
 
     # ---- fitted -------------------------------------------------------------------------------
     def __sklearn_is_fitted__(self) -> bool:

@@ -11,8 +11,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 from sklearn.utils.validation import validate_data
 
-from fastmlp.estimators import conversion
-from fastmlp.estimators.base import Perceptron, trains_in_steps
+from fastmlp.estimators import conversion, steps
+from fastmlp.estimators.base import Perceptron
 from fastmlp.estimators.labels import Labels
 from fastmlp.estimators.parameters import CONSTRAINTS
 from fastmlp.estimators.validation import mean_right
@@ -292,7 +292,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         return mean_right(self._labels.right(Z, targets), sample_weight)
 
     # ---- public -------------------------------------------------------------------------------
-    @available_if(trains_in_steps)
+    @available_if(steps.offered)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train one epoch on X and y, going on from where the last one ended.
 

@@ -12,8 +12,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import validate_data
 
 from fastmlp._core import first_nonfinite
-from fastmlp.estimators import conversion
-from fastmlp.estimators.base import Perceptron, trains_in_steps
+from fastmlp.estimators import conversion, steps
+from fastmlp.estimators.base import Perceptron
 from fastmlp.estimators.parameters import CONSTRAINTS
 from fastmlp.estimators.validation import r2
 from fastmlp.model import MLP
@@ -178,7 +178,7 @@ class MLPRegressor(RegressorMixin, Perceptron):
         return r2(y.reshape(len(y), -1), self._decode(Z).reshape(len(y), -1), sample_weight)
 
     # ---- public -------------------------------------------------------------------------------
-    @available_if(trains_in_steps)
+    @available_if(steps.offered)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train one epoch on X and y, going on from where the last one ended.
 
