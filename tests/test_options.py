@@ -571,9 +571,9 @@ def test_undo_after_divergence(engine):
 def test_sparse_rows_give_the_bits_of_dense_ones(form, monkeypatch):
     import scipy.sparse
 
-    from fastmlp import session as module
+    from fastmlp import sparserows
 
-    monkeypatch.setattr(module, "DENSE_BYTES", 64 * 8 * 130)  # two batches and a bit
+    monkeypatch.setattr(sparserows, "DENSE_BYTES", 64 * 8 * 130)  # two batches and a bit
     X, y = fastmlp.data.load_digits()
     X = np.ascontiguousarray(X / 16, np.float64)
     trained, totals, gradients = [], [], []

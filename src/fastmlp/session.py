@@ -1,7 +1,6 @@
 """Session: a network in training under one optimizer, epoch by epoch."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,16 +10,15 @@ from fastmlp import engines
 from fastmlp._core import Core
 from fastmlp.errors import DivergedError
 from fastmlp.model import MLP
+from fastmlp.sparserows import dense_parts, dense_rows
 from fastmlp.turn import new_turn
 
-__all__ = ["Position", "Session", "dense_rows"]
+__all__ = ["Position", "Session"]
 
 Array = NDArray[Any]
 
 # How many moments of the gradient an optimizer keeps.
 MOMENTS = {"sgd": 1, "adam": 2}
-# Sparse rows are made dense so many bytes at a time, but at least a batch.
-DENSE_BYTES = 16 << 20
 ADVICE = (
     "the model keeps its last finite parameters; try a smaller learning rate, "
     "or data scaled to mean 0 and variance 1"
@@ -231,7 +229,7 @@ class Session:
     ) -> tuple[float, float]:
         """Do the steps of an epoch, or what is left of it; return its loss and penalty, summed."""
         loss, penalty = begun[2:]
-        for rows, targets, weights, part in _parts(X, y, sample_weight, order, batch_size):
+        for rows, targets, weights, part in dense_parts(X, y, sample_weight, order, batch_size):
             loss, penalty, _, completed = core.epoch(
                 rows,
                 targets,
@@ -325,7 +323,7 @@ class Session:
         total, weight, gradients = 0.0, 0.0, np.zeros_like(self.model.params)
         part = gradients if dense else np.empty_like(gradients)
         with self.threads():
-            for rows, targets, weights, at in _parts(X, y, sample_weight, order, batch_size):
+            for rows, targets, weights, at in dense_parts(X, y, sample_weight, order, batch_size):
                 share = float(len(at) if weights is None else weights.sum(dtype=np.float64))
                 if share == 0:
                     continue
@@ -395,31 +393,3 @@ class Session:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._take_turns()
-
-
-Part = tuple[Array, Array, Array | None, NDArray[np.intp]]
-
-
-def _parts(
-    X: Any, y: Array, sample_weight: Array | None, order: NDArray[np.intp], batch_size: int
-) -> Iterable[Part]:
-    """Return X, y, sample weights and order in parts of whole batches whose X is dense."""
-    if type(X) is np.ndarray or not hasattr(X, "tocsr"):
-        return ((X, y, sample_weight, order),)
-    return _dense_parts(X, y, sample_weight, order, batch_size)
-
-
-def _dense_parts(
-    X: Any, y: Array, sample_weight: Array | None, order: NDArray[np.intp], batch_size: int
-) -> Iterator[Part]:
-    size = dense_rows(X, batch_size)
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
-        weights = None if sample_weight is None else sample_weight[rows]
-        yield X[rows].toarray(), y[rows], weights, np.arange(len(rows), dtype=np.intp)
-
-
-def dense_rows(X: Any, multiple: int = 1) -> int:
-    """Return how many rows of a sparse matrix to make dense at a time."""
-    rows: int = DENSE_BYTES // (max(1, X.shape[1]) * X.dtype.itemsize)
-    return max(1, rows // multiple) * multiple

@@ -9,7 +9,8 @@ from scipy import sparse
 
 from fastmlp.losses import row_losses
 from fastmlp.model import MLP
-from fastmlp.session import Session, dense_rows
+from fastmlp.session import Session
+from fastmlp.sparserows import dense_rows
 
 __all__ = ["Network", "dense_blocks"]
 
