@@ -32,13 +32,6 @@ from fastmlp._csrc cimport (
     fm_team_open, fm_vector_math,
 )
 
-cdef extern from "<time.h>" nogil:
-    enum: TIME_UTC
-    cdef struct timespec:
-        int64_t tv_sec
-        long tv_nsec
-    int timespec_get(timespec *ts, int base)
-
 ACTIVATIONS = {
     "identity": FM_IDENTITY, "relu": FM_RELU, "tanh": FM_TANH, "logistic": FM_LOGISTIC,
     "leaky_relu": FM_LEAKY_RELU, "gelu": FM_GELU, "silu": FM_SILU,
@@ -52,8 +45,6 @@ LOSSES = {
 OPTIMIZERS = {"sgd": FM_SGD, "adam": FM_ADAM}
 DTYPES = {"float32": FM_FLOAT32, "float64": FM_FLOAT64}
 
-# How often a running epoch looks for signals, in seconds: Ctrl-C is promised within 0.1.
-cdef double SIGNAL_INTERVAL = 0.02
 # Work of a step that may take longer than that, in flops.
 cdef double LONG_STEP = 1e8
 # What `infer` returns.
@@ -68,61 +59,8 @@ cdef double FLOPS_PER_THREAD = 2e6
 LABEL = numpy_dtype("int64")
 
 
-cdef class Pointer:
-    """The memory of a C-contiguous array, held for as long as this object lives."""
-
-    cdef Py_buffer view
-
-    def __cinit__(self, array, ptrdiff_t n_bytes, bint writable=False):
-        PyObject_GetBuffer(
-            array, &self.view, PyBUF_C_CONTIGUOUS | (PyBUF_WRITABLE if writable else 0)
-        )
-        if self.view.len != n_bytes:
-            raise ValueError(f"array of {self.view.len} bytes where {n_bytes} are needed")
-
-    def __dealloc__(self):
-        PyBuffer_Release(&self.view)
-
-
-cdef class Writes:
-    """The writes to the parameters of a model, one after another and counted.
-
-    They happen under the GIL, or where there is none under the lock of this object. Who reads
-    without it and finds the count unchanged afterwards has seen the result of one write, whole; who
-    does not takes a copy.
-    """
-
-    cdef uint64_t n
-
-    cdef uint64_t count(self):
-        cdef uint64_t n
-        with cython.critical_section(self):
-            n = self.n
-        return n
-
-    cdef void store(self, const fm_engine *engine, fm_run *run):
-        with cython.critical_section(self):
-            self.n += 1
-            engine.store(run)
-
-    def write(self, params, values):
-        """params = values, all at once; both C-contiguous and of one length and dtype."""
-        cdef ptrdiff_t n_bytes = values.nbytes
-        cdef Pointer source = Pointer(values, n_bytes)
-        cdef Pointer target = Pointer(params, n_bytes, True)
-        with cython.critical_section(self):
-            self.n += 1
-            memcpy(target.view.buf, source.view.buf, n_bytes)
-
-    def copy(self, params):
-        """A copy of params as one write has left them."""
-        out = empty(params.shape, params.dtype)
-        cdef ptrdiff_t n_bytes = params.nbytes
-        cdef Pointer source = Pointer(params, n_bytes)
-        cdef Pointer target = Pointer(out, n_bytes, True)
-        with cython.critical_section(self):
-            memcpy(target.view.buf, source.view.buf, n_bytes)
-        return out
+include "_arrays.pxi"
+include "_signals.pxi"
 
 
 ctypedef fused floating:
@@ -158,53 +96,9 @@ cdef void _softmax(floating *Z, ptrdiff_t n, ptrdiff_t O) noexcept nogil:
         Z += O
 
 
-cdef double _seconds() noexcept nogil:
-    cdef timespec ts
-    timespec_get(&ts, TIME_UTC)
-    return ts.tv_sec + 1e-9 * ts.tv_nsec
-
-
-cdef int _check_signals() except -1 with gil:
-    return PyErr_CheckSignals()
-
-
 cdef struct Progress:
     ptrdiff_t rows, steps  # of an epoch that were done
     double loss, penalty   # summed over these rows
-
-
-cdef struct Signals:
-    double looked     # when a core at work last looked for signals
-    int raised        # whether a handler has raised since the work began
-    int forked        # whether this is the child of a handler that forked
-    int holds_forks   # whether forks wait for the step, as BLAS needs it
-    void *core
-
-
-cdef int _interrupted(void *signals) noexcept nogil:
-    # for fm_run: whether a handler has raised; looks for signals every SIGNAL_INTERVAL
-    cdef Signals *seen = <Signals *>signals
-    cdef double now = _seconds()
-    cdef int forks
-    if not seen.looked <= now < seen.looked + SIGNAL_INTERVAL:
-        seen.looked = now
-        # Whoever forks has the interpreter, and a handler may fork: the step is not in BLAS now.
-        forks = fm_forks_so_far()
-        if seen.holds_forks:
-            fm_let_fork()
-        _run_handlers(seen)
-        if seen.holds_forks:
-            fm_hold_forks()
-        seen.forked = fm_forks_so_far() != forks
-    return seen.raised or seen.forked
-
-
-cdef void _run_handlers(Signals *signals) noexcept with gil:
-    try:
-        PyErr_CheckSignals()
-    except BaseException as error:
-        (<Core>signals.core).raised = error
-        signals.raised = True
 
 
 cdef class Core:
