@@ -199,7 +199,7 @@ def checkpoints(folder: Path) -> Fuzzed:
         trainer = kind(model, learning_rate=0.1, seed=generator, n_threads=1, **options)
         trainer.fit(X, Y, epochs=2, validation_data=(X, Y))
         trainer.history.seconds[:] = [0.25, 0.5]  # the same in every run
-        checkpoint.save(trainer, folder / "seed", checkpoint.Books(trainer, len(X)))
+        checkpoint.Place(folder / "seed", 1).save(trainer, checkpoint.Books(trainer, len(X)))
         seeds.append(Seed(_bytes(folder / "seed"), _read_checkpoint(kind)))
     (folder / "seed").write_bytes(seeds[0].content)
     tensors, description = persist.load(folder / "seed", "checkpoint")

@@ -3,10 +3,12 @@
 This file is also a program, for the tests that need a process of their own.
 """
 
+import copy
 import gc
 import inspect
 import itertools
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -383,6 +385,45 @@ def test_what_the_callback_changes_is_written(tmp_path):
 
     fit(trainer, 2, callback=halve)
     assert bits(SGD.resume(tmp_path / "run")) == bits(trainer)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batch_size", 2.5), ("batch_size", True), ("batch_size", 0), ("learning_rate", -1),
+        ("learning_rate", np.inf), ("momentum", 1), ("weight_decay", -1), ("max_norm", -1),
+        ("max_norm", np.inf), ("beta_2", 1), ("beta_1", -0.5), ("epsilon", 0),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("when", ["before", "in a callback"])
+def test_options_that_are_set_are_checked(name, value, when, tmp_path):
+    """Nothing is written that could not be read."""
+    trainer = (Adam if hasattr(Adam(MLP([1, 1])), name) else SGD)(MLP([5, 3]))
+    trainer.checkpoint(tmp_path / "run")
+    fit(trainer, 1)
+    before = (tmp_path / "run").read_bytes()
+
+    def change(history):
+        setattr(trainer, name, value)
+
+    if when == "before":
+        change(None)
+    with pytest.raises((TypeError, ValueError), match=f"{name} is {value}"):
+        fit(trainer, 1, callback=change)
+    assert (tmp_path / "run").read_bytes() == before
+
+
+def test_copies_write_no_checkpoints(tmp_path):
+    """Not into the file of the original, whose run it holds."""
+    trainer = SGD(MLP([5, 3]))
+    trainer.checkpoint(tmp_path / "run")
+    fit(trainer, 1)
+    before = (tmp_path / "run").read_bytes()
+    for copied in copy.deepcopy(trainer), pickle.loads(pickle.dumps(trainer)):
+        fit(copied, 1)
+        assert (tmp_path / "run").read_bytes() == before
+    fit(trainer, 1)
+    assert (tmp_path / "run").read_bytes() != before
 
 
 def test_an_interrupted_epoch_is_not_written(tmp_path):

@@ -38,12 +38,12 @@ def alarm():
     signal.signal(signal.SIGALRM, before)
 
 
-def fit(trainer, epochs, weighted=False, times=1):
+def fit(trainer, epochs, weighted=False, times=1, callback=None):
     """Fit to the rows above, taken several times over."""
     X_, Y_, weights = (np.concatenate([array] * times) for array in (X, Y, WEIGHTS))
     return trainer.fit(
         X_, Y_, epochs=epochs, sample_weight=weights if weighted else None,
-        validation_data=(X[:500], Y[:500]),
+        validation_data=(X[:500], Y[:500]), callback=callback,
     )  # fmt: skip
 
 
@@ -134,10 +134,9 @@ def test_other_data(alarm, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"rows": 13}, "13 of 4000 rows"),
         ({"rows": 4008}, "4008 of 4000 rows"),
         ({"rows": -12}, "rows is -12"),
-        ({"rows": 24, "steps": 3}, "24 of 4000 rows in 3 steps"),
+        ({"rows": 24, "steps": 25}, "24 of 4000 rows in 25 steps"),
         ({"loss": "nan"}, "loss is 'nan'"),
         ({"loss": []}, "loss is"),
         ({"n_samples": 2**64}, "n_samples is"),
@@ -252,6 +251,50 @@ def test_an_epoch_of_which_only_the_end_is_left(tmp_path):
     again._resumed = True  # for the same history, to compare
     fit(again, 2)
     assert bits(again) == bits(expected)
+
+
+def test_interrupted_in_a_callback(tmp_path):
+    """It is called again, so that what it has changed must not be in the file."""
+
+    def callback(trainer, interrupted=False):
+        def change(history):
+            noise = np.random.default_rng(history.epochs).normal(size=trainer.model.n_parameters)
+            trainer.model.write(trainer.model.params + 0.01 * noise)
+            trainer.learning_rate *= 0.5
+            trainer.batch_size += 7
+            if interrupted and history.epochs == 2:
+                raise KeyboardInterrupt
+
+        return change
+
+    expected, trainer = start("momentum"), start("momentum")
+    fit(expected, 4, callback=callback(expected))
+    trainer.checkpoint(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        fit(trainer, 4, callback=callback(trainer, interrupted=True))
+    again = SGD.resume(tmp_path / "run")
+    assert again.history.epochs == 1
+    fit(again, 3, callback=callback(again))
+    assert bits(again) == bits(expected) and again.batch_size == expected.batch_size
+
+
+def test_another_batch_size_for_the_rest_of_an_epoch(alarm, tmp_path):
+    """Its positions are no multiples of that size."""
+    path = tmp_path / "run"
+    interrupted(alarm, path)
+    trainer = SGD.resume(path)
+    trainer.batch_size = 35
+    trainer.checkpoint(path)
+    epoch = trainer._session.epoch
+
+    def interrupted_again(*data, **options):
+        epoch(*data, **options)
+        raise KeyboardInterrupt
+
+    trainer._session.epoch = interrupted_again
+    with pytest.raises(KeyboardInterrupt):
+        fit(trainer, 1)
+    assert SGD.resume(path)._interrupted.position.rows == len(X)
 
 
 def test_an_order_that_was_drawn_by_a_fit_that_failed(tmp_path):

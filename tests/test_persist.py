@@ -72,6 +72,16 @@ def test_metadata_round_trip(metadata, tmp_path):
     assert MLP.load(tmp_path / "m").metadata == metadata
 
 
+def test_the_clip_of_probabilities_comes_back(tmp_path):
+    model = MLP([3, 2])
+    model.probability_clip = 0.25
+    model.save(tmp_path / "m")
+    assert MLP.load(tmp_path / "m").probability_clip == 0.25
+    model.probability_clip = 0.5
+    with pytest.raises(ValueError, match=r"probability_clip is 0\.5, expected .* below 0\.5"):
+        model.save(tmp_path / "m")
+
+
 def test_any_program_reads_the_tensors(tmp_path):
     model = MLP([3, 4, 2], dtype="float64")
     model.save(tmp_path / "m")

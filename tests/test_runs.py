@@ -1,6 +1,7 @@
 """fastmlp train --checkpoint and --resume: what was interrupted ends as if it had not been."""
 
 import json
+import os
 import shlex
 import sys
 
@@ -91,10 +92,13 @@ def test_more_epochs(folder):
 
 def test_every_so_many_epochs(folder, monkeypatch):
     written = []
-    save = fastmlp.checkpoint.save
-    monkeypatch.setattr(
-        fastmlp.checkpoint, "save", lambda t, *a: (written.append(t.history.epochs), save(t, *a))
-    )
+    save = fastmlp.checkpoint.Place.save
+
+    def noted(self, trainer, books):
+        written.append(trainer.history.epochs)
+        save(self, trainer, books)
+
+    monkeypatch.setattr(fastmlp.checkpoint.Place, "save", noted)
     train(*DIGITS, *FIRST, "--every", "4")
     assert written == [4, 6]
 
@@ -130,8 +134,41 @@ def test_another_run_that_has_begun_meanwhile(every, folder, monkeypatch):
 
     monkeypatch.setattr(fastmlp.session.Session, "epoch", meanwhile)
     result = run("train", "--json", *DIGITS, *FIRST, "--every", every, "--out", "m")
-    refused(result, "run has come to be there since this run began: another run writes it")
+    refused(result, "run meanwhile: nothing more of this one goes there; name another file")
     assert others == (folder / "run").read_bytes() and "m" not in held(folder)
+
+
+@pytest.mark.parametrize("begins", [True, False], ids=["new", "resumed"])
+@pytest.mark.parametrize("what", [None, KeyboardInterrupt])
+def test_a_run_beside_another(what, begins, folder, monkeypatch):
+    """The file is of the one that wrote it last; the other one is told."""
+    if not begins:
+        train(*DIGITS[:4], "--epochs", "2", *FIRST)
+    epoch, others = fastmlp.session.Session.epoch, b""
+
+    def meanwhile(self, *arguments, **options):
+        nonlocal others
+        with monkeypatch.context() as patch:
+            patch.setattr(fastmlp.session.Session, "epoch", epoch)
+            train(*DIGITS[:4], "--epochs", "3", *(FIRST if begins else SECOND))
+        others = (folder / "run").read_bytes()
+        if what is not None:
+            raise what
+        return epoch(self, *arguments, **options)
+
+    monkeypatch.setattr(fastmlp.session.Session, "epoch", meanwhile)
+    mine = [*DIGITS[:4], *FIRST] if begins else SECOND
+    result = run("train", "--json", *mine, "--epochs", "9", "--out", "m")
+    refused(result, "another run has written")
+    assert others == (folder / "run").read_bytes() and "m" not in held(folder)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links are those of POSIX")
+def test_a_link_to_a_file_that_is_not_there_yet(folder):
+    (folder / "run").symlink_to("real")
+    train(*DIGITS[:4], "--epochs", "2", *FIRST)
+    train(*SECOND, "--epochs", "3")
+    assert (folder / "run").is_symlink() and Trainer.resume("real").history.epochs == 3
 
 
 @pytest.mark.parametrize("checkpoint", [[], FIRST], ids=["", "checkpoint"])

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["Path_", "check_writable", "writing"]
+__all__ = ["Path_", "check_writable", "stamp", "writing"]
 
 Path_ = str | os.PathLike[str]
 
@@ -83,6 +83,15 @@ def _flush_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def stamp(path: Path_) -> tuple[int, int] | None:
+    """Return what changes when a file is written; None where there is no file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def check_writable(path: Path_) -> Path:

@@ -22,7 +22,7 @@ from fastmlp.session import Position
 if TYPE_CHECKING:
     from fastmlp.trainer import Trainer
 
-__all__ = ["Books", "Interrupted", "check", "resume", "save"]
+__all__ = ["Books", "Interrupted", "Place", "resume"]
 
 Array = NDArray[Any]
 Path_ = str | os.PathLike[str]
@@ -73,6 +73,11 @@ class Books:
         # That of an order which was drawn, and is still to be gone by.
         self.order = seed if (epochs, step) == (self.epochs, trainer._session.step) else None
         self.entries = {name: len(held) for name, held in vars(trainer.history).items()}
+        self.held: tuple[Array | None, dict[str, Any]] | None = None
+
+    def hold(self, trainer: "Trainer") -> None:
+        """Keep what a callback may change: one that is interrupted is called again."""
+        self.held = trainer.model.read(), _settings(trainer)
 
     def interrupted(self, trainer: "Trainer") -> Interrupted | None:
         """Return the epoch the trainer is in the middle of."""
@@ -80,15 +85,42 @@ class Books:
         return self.begun if position is None else Interrupted(self.n_samples, position)
 
 
-def check(trainer: "Trainer", path: Path_) -> None:
-    """Raise what `save` would raise, as far as that can be known before training."""
-    atomic.check_writable(path)
-    persist.check_description(path, *_parts(trainer, Books(trainer, 0)))
+@dataclass
+class Place:
+    """Where a trainer is written, and how often.
 
+    Attributes
+    ----------
+    path : path
+    every : int
+        Epochs from one writing to the next.
+    alone : bool
+        Whether a file is refused that another run has written meanwhile.
+    stamp : tuple or None
+        That of the file as this run has left it.
+    """
 
-def save(trainer: "Trainer", path: Path_, books: Books) -> None:
-    """Write a trainer with its model, as it stands."""
-    persist.save(path, *_parts(trainer, books))
+    path: Path_
+    every: int
+    alone: bool = False
+    stamp: tuple[int, int] | None = None
+
+    def check(self, trainer: "Trainer") -> None:
+        """Raise what `save` would raise, as far as that can be known before training."""
+        atomic.check_writable(self.path)
+        persist.check_description(self.path, *_parts(trainer, Books(trainer, 0)))
+
+    def save(self, trainer: "Trainer", books: Books) -> None:
+        """Write a trainer with its model, as it stands."""
+        if self.alone and atomic.stamp(self.path) not in (None, self.stamp):
+            raise ValueError(
+                f"another run has written {self.path} meanwhile: nothing more of this one goes "
+                "there; name another file"
+            )
+        try:
+            persist.save(self.path, *_parts(trainer, books))
+        finally:
+            self.stamp = atomic.stamp(self.path)
 
 
 def resume(
@@ -122,11 +154,10 @@ def resume(
 
 def _parts(trainer: "Trainer", books: Books) -> tuple[dict[str, Array], dict[str, Any]]:
     """Return the tensors and the description to write."""
-    session, rate = trainer._session, trainer.learning_rate
+    session = trainer._session
     session.store()
-    tensors, description = modelfile.parts(trainer.model)
-    options = {name: getattr(trainer, name) for name in OPTIONS[session.optimizer]}
-    options |= {name: bool(options[name]) for name in SWITCHES if name in options}
+    params, settings = books.held or (None, _settings(trainer))
+    tensors, description = modelfile.parts(trainer.model, params)
     tensors |= {f"moments.{i}": moment for i, moment in enumerate(session.moments)}
     tensors |= {
         f"history.{name}": np.array(entries[: books.entries[name]], np.float64)
@@ -136,12 +167,10 @@ def _parts(trainer: "Trainer", books: Books) -> tuple[dict[str, Array], dict[str
     interrupted = books.interrupted(trainer)
     description["trainer"] = {
         "optimizer": session.optimizer,
-        "options": _plain(options),
-        "learning_rate": None if callable(rate) else _plain(rate),
+        **settings,
         "dropout": session.dropout,
         "engine": session.engine,
         "n_threads": session.n_threads,
-        "probability_clip": trainer.model.probability_clip,
         "step": session.step,
         "epochs": books.epochs,
         "interrupted": None
@@ -152,6 +181,15 @@ def _parts(trainer: "Trainer", books: Books) -> tuple[dict[str, Array], dict[str
         "generator": _state(books.generator),
     }
     return tensors, description
+
+
+def _settings(trainer: "Trainer") -> dict[str, Any]:
+    """Return what the user may set between two epochs."""
+    rate, names = trainer.learning_rate, OPTIONS[trainer._session.optimizer]
+    return {
+        "options": {name: getattr(trainer, name) for name in names},
+        "learning_rate": None if callable(rate) else rate,
+    }
 
 
 def _restored(
@@ -177,7 +215,9 @@ def _restored(
     moments = {name: shapes.pop(name) for name in list(shapes) if name.startswith("moments.")}
     kept = {name: shapes.pop(name) for name in list(shapes) if name.startswith("kept.")}
     model = modelfile.described(MLP, stored.description, shapes)
-    model.probability_clip = as_real(held["probability_clip"], "probability_clip", 0, below=0.5)
+    if "probability_clip" in held:  # of version 1
+        clip = held["probability_clip"]
+        model.probability_clip = as_real(clip, "probability_clip", 0, below=0.5)
     rate = held["learning_rate"]
     trainer = kind(
         model,
@@ -204,17 +244,17 @@ def _restored(
     if held.get("order") is not None:
         trainer._drawn = (session.epochs, session.step, _count(held, "order"))
     trainer._resumed = True
-    trainer._interrupted = _interrupted(held.get("interrupted"), trainer.batch_size)
+    trainer._interrupted = _interrupted(held.get("interrupted"))
     return trainer
 
 
-def _interrupted(held: dict[str, Any] | None, batch_size: int) -> Interrupted | None:
+def _interrupted(held: dict[str, Any] | None) -> Interrupted | None:
     if held is None:  # or of version 1, which knew of no interrupted epochs
         return None
     n, rows = _count(held, "n_samples", 2**62), _count(held, "rows")
     steps = _count(held, "steps")
     sums = [as_real(held[name], name, -LARGEST) for name in ("loss", "penalty")]
-    if rows > n or (rows % batch_size and rows < n) or steps * batch_size >= rows + batch_size:
+    if not steps <= rows <= n:  # of batches whose size may have been changed since
         raise ValueError(f"{rows} of {n} rows in {steps} steps are no part of an epoch")
     return Interrupted(n, Position(rows, steps, *sums))
 

@@ -11,7 +11,7 @@ from fastmlp import persist
 from fastmlp._core import first_nonfinite
 from fastmlp.atomic import Path_
 from fastmlp.definition import count
-from fastmlp.inputs import as_int
+from fastmlp.inputs import as_int, as_real
 
 if TYPE_CHECKING:
     from fastmlp.model import MLP
@@ -36,19 +36,25 @@ def load(kind: type[Model], path: Path_) -> Model:
     return model
 
 
-def parts(model: "MLP") -> tuple[dict[str, Array], dict[str, Any]]:
-    """Return what the file of a model holds: its tensors, and its description for JSON."""
-    params = model.read()
+def parts(model: "MLP", params: Array | None = None) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Return what the file of a model holds: its tensors, and its description for JSON.
+
+    `params` are other parameters than it has now.
+    """
+    if params is None:
+        params = model.read()
     if first_nonfinite(params) >= 0:
         raise ValueError("the model has parameters that are not finite; it was not saved")
     if not isinstance(model.metadata, dict):
         raise TypeError(f"metadata is {type(model.metadata).__name__}, expected a dict")
+    clip = as_real(model.probability_clip, "probability_clip", 0, below=0.5)
     description = {
         "sizes": list(model.sizes),
         "activation": model.activation,
         "loss": model.loss_name,
         "dtype": model.dtype,
         **({"loss_parameter": model.loss_parameter} if model.loss_parameter else {}),
+        **({"probability_clip": clip} if clip else {}),
         "metadata": model.metadata,
     }
     return tensors(model, params), description
@@ -74,6 +80,8 @@ def described(
     try:
         description = dict(description)
         metadata = description.pop("metadata")
+        clip = description.pop("probability_clip", 0.0)
+        clip = as_real(clip, "probability_clip", 0, below=0.5)
         if not isinstance(metadata, dict):
             raise TypeError("its metadata is not a dict")
         # A text among them, multiplied, would be as long as the numbers say.
@@ -92,7 +100,7 @@ def described(
             raise ValueError(f"{name} is not {model.dtype} of shape {view.shape}")
     if len(shapes) > len(views):
         raise ValueError(f"it holds more than its sizes say: {sorted(set(shapes) - set(views))}")
-    model.metadata = metadata
+    model.metadata, model.probability_clip = metadata, clip
     return model
 
 

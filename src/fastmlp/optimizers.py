@@ -91,6 +91,7 @@ class SGD(Trainer):
         engine: str = "auto",
         n_threads: int | None = None,
     ) -> None:
+        self.momentum, self.nesterov = momentum, nesterov
         super().__init__(
             model,
             learning_rate=learning_rate,
@@ -103,8 +104,11 @@ class SGD(Trainer):
             engine=engine,
             n_threads=n_threads,
         )
-        self.momentum = as_real(momentum, "momentum", 0, below=1)
-        self.nesterov = bool(nesterov)
+
+    def _check(self) -> None:
+        super()._check()
+        self.momentum = as_real(self.momentum, "momentum", 0, below=1)
+        self.nesterov = bool(self.nesterov)
 
     def _rule(self) -> dict[str, Any]:
         return {"momentum": self.momentum, "nesterov": self.nesterov, "decoupled": False}
@@ -163,6 +167,8 @@ class Adam(Trainer):
         engine: str = "auto",
         n_threads: int | None = None,
     ) -> None:
+        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+        self.decoupled = decoupled
         super().__init__(
             model,
             learning_rate=learning_rate,
@@ -175,10 +181,13 @@ class Adam(Trainer):
             engine=engine,
             n_threads=n_threads,
         )
-        self.beta_1 = as_real(beta_1, "beta_1", 0, below=1)
-        self.beta_2 = as_real(beta_2, "beta_2", 0, below=1)
-        self.epsilon = as_real(epsilon, "epsilon", float(np.finfo(model.dtype).tiny))
-        self.decoupled = bool(decoupled)
+
+    def _check(self) -> None:
+        super()._check()
+        self.beta_1 = as_real(self.beta_1, "beta_1", 0, below=1)
+        self.beta_2 = as_real(self.beta_2, "beta_2", 0, below=1)
+        self.epsilon = as_real(self.epsilon, "epsilon", float(np.finfo(self.model.dtype).tiny))
+        self.decoupled = bool(self.decoupled)
 
     def _rule(self) -> dict[str, Any]:
         return {

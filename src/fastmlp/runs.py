@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastmlp import persist
+from fastmlp import atomic, persist
 from fastmlp._core import first_nonfinite
-from fastmlp.history import Callback, History
 from fastmlp.trainer import Trainer
 
 __all__ = [
     "OPTIONS",
-    "alone",
     "begin",
     "check_rows",
     "end",
@@ -64,25 +62,7 @@ def begin(trainer: Trainer, arguments: argparse.Namespace, X: Array, y: Array) -
     options = {name: getattr(arguments, name) for name in OPTIONS}
     options["hidden"] = list(options["hidden"])
     trainer.model.metadata[KEY] = {"options": options, "rows": _checksum(X, y)}
-    trainer.checkpoint(arguments.checkpoint, every=arguments.every)
-
-
-def alone(arguments: argparse.Namespace, callback: Callback | None) -> Callback:
-    """Return a callback that ends a new run where another one has begun to write its file.
-
-    Two that come to their first writing in the same instant are not told apart.
-    """
-
-    def look(history: History) -> bool | None:
-        # The callback comes before the writing: up to the first, what is there is not ours.
-        if history.epochs <= arguments.every and os.path.lexists(arguments.checkpoint):
-            raise ValueError(
-                f"{arguments.checkpoint} has come to be there since this run began: another run "
-                "writes it; name another file"
-            )
-        return None if callback is None else callback(history)
-
-    return look
+    _write(trainer, arguments, None)
 
 
 def resume(arguments: argparse.Namespace) -> Trainer:
@@ -95,6 +75,7 @@ def resume(arguments: argparse.Namespace) -> Trainer:
         An option is given that the run has another value for.
     """
     path = arguments.checkpoint
+    stamp = atomic.stamp(path)
     trainer = Trainer.resume(path, n_threads=arguments.threads)
     run = trainer.model.metadata.get(KEY)
     if not (isinstance(run, dict) and isinstance(run.get("rows"), str) and _valid(run)):
@@ -124,8 +105,16 @@ def resume(arguments: argparse.Namespace) -> Trainer:
             f"{done + 1}"
         )
     options |= {name: getattr(arguments, name) for name in MAY_CHANGE}
-    trainer.checkpoint(path, every=arguments.every)
+    _write(trainer, arguments, stamp)
     return trainer
+
+
+def _write(trainer: Trainer, arguments: argparse.Namespace, stamp: tuple[int, int] | None) -> None:
+    """Have the run written to its file, as long as that is the one it knows."""
+    trainer.checkpoint(arguments.checkpoint, every=arguments.every)
+    place = trainer._checkpoint
+    assert place is not None
+    place.alone, place.stamp = True, stamp
 
 
 def check_rows(trainer: Trainer, arguments: argparse.Namespace, X: Array, y: Array) -> None:
@@ -144,12 +133,14 @@ def end(trainer: Trainer) -> None:
 
 def stamps(arguments: argparse.Namespace) -> dict[str, tuple[int, int] | None]:
     """Return what tells, of each file that is to come out, whether it has been written since."""
-    return {path: _stamp(path) for path in (arguments.out, arguments.plot) if path is not None}
+    return {
+        path: atomic.stamp(path) for path in (arguments.out, arguments.plot) if path is not None
+    }
 
 
 def written(arguments: argparse.Namespace) -> str:
     """Return which of the files that are to come out are written, or ""."""
-    new = [path for path, stamp in arguments.before.items() if _stamp(path) != stamp]
+    new = [path for path, stamp in arguments.before.items() if atomic.stamp(path) != stamp]
     return " and ".join(new) + (" are" if len(new) > 1 else " is") + " written" if new else ""
 
 
@@ -165,14 +156,6 @@ def how_to_go_on(arguments: argparse.Namespace) -> str:
         f"interrupted; {done and done + ', and '}{arguments.checkpoint} holds the run, go on with: "
         f"{shlex.join(['fastmlp', *command])}"
     )
-
-
-def _stamp(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
 
 
 def _valid(run: dict[str, Any]) -> bool:

@@ -54,18 +54,14 @@ class Trainer:
         if not isinstance(model, MLP):
             raise TypeError(f"model is {type(model).__name__}, expected fastmlp.MLP")
         self.model = model
-        if not callable(learning_rate):
-            learning_rate = as_real(learning_rate, "learning_rate", 0)
-        self.learning_rate = learning_rate
-        self.weight_decay = as_real(weight_decay, "weight_decay", 0)
-        self.max_norm = None if max_norm is None else as_real(max_norm, "max_norm", 0)
-        self.batch_size = as_int(batch_size, "batch_size", 1)
-        self.shuffle = bool(shuffle)
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.max_norm, self.batch_size, self.shuffle = max_norm, batch_size, shuffle
+        self._check()
         self.history = History()
         self._resumed = False  # the next fit goes on with the history
         self._interrupted: checkpoints.Interrupted | None = None  # and in the middle of an epoch
         self._kept: dict[str, Array] = {}  # of the command line's, in checkpoints too
-        self._checkpoint: tuple[os.PathLike[str], int] | None = None  # where to, how often
+        self._checkpoint: checkpoints.Place | None = None
         self._rng = as_generator(seed)
         self._drawn = (-1, -1, 0)  # epochs and steps done before, and the seed of the order
         dropout = as_real(dropout, "dropout", 0, below=1)
@@ -135,6 +131,7 @@ class Trainer:
             the model in another thread.
         """
         epochs = as_int(epochs, "epochs", 0)
+        self._check()
         features, targets = self.model.as_data(X, y)
         weights = None
         if sample_weight is not None:
@@ -161,7 +158,8 @@ class Trainer:
         Parameters
         ----------
         path : path or None
-            Replaced whole or not at all, after the epoch and its callback; None ends it.
+            Replaced whole or not at all, after the epoch and its callback; None ends it. Copies of
+            the trainer do not write there.
         every : int
             Epochs, counted over all calls of `fit`, from one writing to the next. The end of a
             fit is written in any case, and so is the step at which Ctrl-C ends one; not that of
@@ -190,7 +188,8 @@ class Trainer:
         np.True_
         """
         every = as_int(every, "every", 1)
-        self._checkpoint = None if path is None else (atomic.check_writable(path), every)
+        place = None if path is None else checkpoints.Place(atomic.check_writable(path), every)
+        self._checkpoint = place
 
     @classmethod
     def resume(
@@ -239,15 +238,15 @@ class Trainer:
         callback: Callback | None,
     ) -> History:
         session, n = self._session, len(features)
-        path, every = self._checkpoint or (None, 1)
+        place = self._checkpoint
         begun = self._interrupted if self._resumed else None
         if begun is not None and begun.n_samples != n:
             raise ValueError(
                 f"X has {n} rows, but the run was interrupted in an epoch over {begun.n_samples}: "
                 "give it the same data"
             )
-        if path is not None:
-            checkpoints.check(self, path)
+        if place is not None:
+            place.check(self)
         history = self.history = self.history if self._resumed else History()
         session.store()  # what an earlier fit had no memory left to bring back
         session.load()
@@ -286,18 +285,21 @@ class Trainer:
                     stop = None
                     if callback is not None:
                         session.store()
+                        if place is not None:
+                            books.hold(self)
                         with self._turn.shared():
                             stop = callback(history)
+                        self._check()
                         session.load()
-                    if path is not None:
+                    if place is not None:
                         books = checkpoints.Books(self, n)
-                        if stop or not left or session.epochs % every == 0:
-                            checkpoints.save(self, path, books)
+                        if stop or not left or session.epochs % place.every == 0:
+                            place.save(self, books)
                     if stop:
                         break
             except KeyboardInterrupt:
-                if path is not None:
-                    checkpoints.save(self, path, books)
+                if place is not None:
+                    place.save(self, books)
                 raise
             finally:
                 if (session.epochs, session.step) != before:  # else it is still to go on from there
@@ -313,6 +315,16 @@ class Trainer:
         """Hold the engine to the threads this trainer may use, and yield their number."""
         return self._session.threads()
 
+    def _check(self) -> None:
+        """Raise TypeError or ValueError where an option, which may be set, is not valid."""
+        if not callable(self.learning_rate):
+            self.learning_rate = as_real(self.learning_rate, "learning_rate", 0)
+        self.weight_decay = as_real(self.weight_decay, "weight_decay", 0)
+        if self.max_norm is not None:
+            self.max_norm = as_real(self.max_norm, "max_norm", 0)
+        self.batch_size = as_int(self.batch_size, "batch_size", 1)
+        self.shuffle = bool(self.shuffle)
+
     def _rule(self) -> dict[str, Any]:
         """Return the options of `Session.epoch` that belong to this optimizer."""
         raise NotImplementedError
@@ -320,7 +332,8 @@ class Trainer:
     def __getstate__(self) -> dict[str, Any]:
         self._turn.look("this trainer")
         self._session.store()  # before the model is looked at
-        return {name: value for name, value in vars(self).items() if name != "_turn"}
+        state = {name: value for name, value in vars(self).items() if name != "_turn"}
+        return {**state, "_checkpoint": None}  # two trainers, one file: each would lose the other's
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

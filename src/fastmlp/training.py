@@ -166,7 +166,6 @@ def _train(trainer: Trainer | None, arguments: argparse.Namespace) -> Any:
     rest, validation, test = _split(len(samples.rows.X), arguments)
     preprocessing, y = _learn(samples, rest, arguments)
     X = samples.rows.inputs(preprocessing, arguments.dtype)
-    begins = trainer is None
     if trainer is not None:
         runs.check_rows(trainer, arguments, X, y)
     else:
@@ -185,7 +184,7 @@ def _train(trainer: Trainer | None, arguments: argparse.Namespace) -> Any:
         epochs=0 if over else max(0, arguments.epochs - trainer.history.epochs),
         validation_data=(X[watched], y[watched]) if len(watched) else None,
         progress=not arguments.json,
-        callback=runs.alone(arguments, best) if begins and arguments.checkpoint else best,
+        callback=best,
     )
     runs.end(trainer)
     return trainer, best, preprocessing, (X, y), (rest, test)
