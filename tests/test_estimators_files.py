@@ -9,7 +9,7 @@ import sklearn.neural_network as theirs
 from samples import diabetes, digits, multilabel
 from sklearn.exceptions import NotFittedError
 
-from fastmlp import MLP, FileFormatError, MLPClassifier, MLPRegressor
+from fastmlp import MLP, FileFormatError, MLPClassifier, MLPRegressor, persist
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::sklearn.exceptions.ConvergenceWarning",
@@ -400,3 +400,34 @@ def test_rates_come_out_of_the_plain_model_too():
     X, y = diabetes()
     model = MLPRegressor(loss="poisson", max_iter=3, random_state=0).fit(X, np.abs(y))
     np.testing.assert_allclose(model.to_mlp().predict(X), model.predict(X), rtol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("options", [{}, {"early_stopping": True}], ids=["adam", "early"])
+def test_memory_for_an_estimator_and_a_run(options, tmp_path):
+    """Tensors are read to where they belong, with no copy of them nor marks for each."""
+    X, y = np.ones((20, 2000), "f"), np.arange(20) % 2
+    model = MLPClassifier((1000,), dtype="float32", max_iter=1, **options)
+    model.checkpoint(tmp_path / "run").fit(X, y).save(tmp_path / "model")
+    del model
+    for read, name in (MLPClassifier.load, "model"), (MLPClassifier.resume, "run"):
+        tracemalloc.start()
+        try:
+            read(tmp_path / name)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < (tmp_path / name).stat().st_size + (1 << 20)
+
+
+@pytest.mark.parametrize("change", ["less", "shape", "dtype"])
+def test_moments_that_do_not_go_with_the_network(change, tmp_path):
+    X, y = digits(20)
+    MLPClassifier((3,)).partial_fit(X, y, classes=np.arange(10)).save(tmp_path / "m")
+    tensors, description = persist.load(tmp_path / "m")
+    moment = tensors.pop("moments.1")
+    if change != "less":
+        tensors["moments.1"] = moment[1:] if change == "shape" else moment.astype("f2")
+    persist.save(tmp_path / "m", tensors, description)
+    with pytest.raises(FileFormatError, match=r"moments"):
+        MLPClassifier.load(tmp_path / "m")

@@ -256,7 +256,7 @@ def test_rows_of_the_user_have_to_be_given_again(tmp_path):
 def test_runs_that_cannot_be(changes, what, killed, tmp_path):
     killed(2, new("early"), tmp_path / "run")
     tensors, description = persist.load(tmp_path / "run")
-    held = values.Reader(dict(tensors)).read(description["run"]) | changes
+    held = values.Reader(dict(tensors).pop).read(description["run"]) | changes
     description["run"] = values.Writer(tensors).write(held, "run")
     persist.save(tmp_path / "run", tensors, description)
     with pytest.raises(FileFormatError, match=what):

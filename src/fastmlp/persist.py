@@ -47,6 +47,7 @@ BEFORE_VALUES = re.compile(r'[,\[{]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 SURROGATES = re.compile("[\ud800-\udfff]")
 # What code raises over contents that are not what it expects.
 DAMAGE = (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError)
+PART = 1 << 20  # of a tensor, where it is only looked at
 MOST_DIMENSIONS, MOST_ELEMENTS = 8, 1 << 48  # of a tensor, dimensions of 0 left out
 # NumPy's names of what safetensors holds, in the order in which it writes tensors.
 DTYPES = {
@@ -182,29 +183,51 @@ class Stored:
 
     def read(self, into: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """Return all tensors, those that `into` has room for read into it, or refuse the file."""
-        digest = hashlib.sha256(self._text.encode("utf-8", "surrogatepass"))
-        tensors = {}
+        digest, tensors = self._digest(), {}
         for name in sorted(self._places):
-            dtype, shape, place = self._places[name]
-            tensor = (into or {}).get(name)
-            if tensor is None:
-                tensor = np.empty(shape, dtype)
-            elif (tensor.dtype, tensor.shape) != (dtype, shape):
-                self.refuse(
-                    f"{cut(name)} is {dtype} of shape {shape}, expected {tensor.dtype} of shape "
-                    f"{tensor.shape}"
-                )
-            octets = tensor.reshape(-1).view(np.uint8)
+            tensors[name] = self.take(name, (into or {}).get(name))
+            _add(digest, name, tensors[name])
+        self._compare(digest)
+        return tensors
+
+    def verify(self) -> None:
+        """Refuse the file unless its checksum is right, without memory for its tensors."""
+        digest = self._digest()
+        for name, (dtype, shape, place) in sorted(self._places.items()):
+            digest.update(_label(name, dtype, shape))
+            left = math.prod(shape) * dtype.itemsize
             self._file.seek(self._start + place)
-            if octets.size and self._file.readinto(octets.data) != octets.size:  # type: ignore[attr-defined]
-                self.refuse("it has become shorter")
-            if dtype == np.bool_ and (octets > 1).any():
-                self.refuse(f"{cut(name)} holds bytes that are neither true nor false")
-            _add(digest, name, tensor)
-            tensors[name] = tensor
+            while left:
+                part = self._file.read(min(left, PART))
+                if not part:
+                    self.refuse("it has become shorter")
+                digest.update(part)
+                left -= len(part)
+        self._compare(digest)
+
+    def take(self, name: str, into: Array | None = None) -> Array:
+        """Return a tensor, read into an array if one is given; each can be taken once."""
+        dtype, shape, place = self._places.pop(name)
+        tensor = np.empty(shape, dtype) if into is None else into
+        if (tensor.dtype, tensor.shape) != (dtype, shape):
+            self.refuse(
+                f"{cut(name)} is {dtype} of shape {shape}, expected {tensor.dtype} of shape "
+                f"{tensor.shape}"
+            )
+        octets = tensor.reshape(-1).view(np.uint8)
+        self._file.seek(self._start + place)
+        if octets.size and self._file.readinto(octets.data) != octets.size:  # type: ignore[attr-defined]
+            self.refuse("it has become shorter")
+        if dtype == np.bool_ and (octets > 1).any():
+            self.refuse(f"{cut(name)} holds bytes that are neither true nor false")
+        return tensor
+
+    def _digest(self) -> Any:
+        return hashlib.sha256(self._text.encode("utf-8", "surrogatepass"))
+
+    def _compare(self, digest: Any) -> None:
         if self._sum != digest.hexdigest():
             self.refuse("its checksum does not match, so it has been altered or damaged")
-        return tensors
 
     def _header(self) -> tuple[dict[str, Any], int]:
         """Return the header, and where the tensors begin."""
@@ -353,6 +376,10 @@ def checksum(text: str, tensors: Mapping[str, Array]) -> str:
     return digest.hexdigest()
 
 
+def _label(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    return f"\n{name} {dtype.str} {shape}\n".encode()
+
+
 def _add(digest: Any, name: str, tensor: Array) -> None:
-    digest.update(f"\n{name} {tensor.dtype.str} {tensor.shape}\n".encode())
+    digest.update(_label(name, tensor.dtype, tensor.shape))
     digest.update(tensor.reshape(-1).view(np.uint8).data)

@@ -1,14 +1,15 @@
 """Estimators in safetensors files: tensors for the numbers, JSON for the rest, no pickle."""
 
 import os
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastmlp import atomic, persist
-from fastmlp.errors import cut
+from fastmlp._core import first_nonfinite
+from fastmlp.definition import count
+from fastmlp.errors import FileFormatError, cut
 from fastmlp.estimators.labels import Labels
 from fastmlp.estimators.network import Network
 from fastmlp.estimators.parameters import hidden_sizes
@@ -16,6 +17,8 @@ from fastmlp.estimators.training import Run, adopt, build
 from fastmlp.estimators.training import session as session_of
 from fastmlp.estimators.values import Reader, Writer
 from fastmlp.inputs import as_int
+from fastmlp.modelfile import check_finite
+from fastmlp.session import MOMENTS
 
 __all__ = ["check", "load", "save"]
 
@@ -93,29 +96,32 @@ def _parameters(estimator: Any, writer: Writer) -> dict[str, Any]:
 
 def load(cls: Any, path: Path_, *, resume: bool = False) -> Any:
     """Return the estimator of class `cls` that a file holds, perhaps to go on with its fit."""
-    tensors, description = persist.load(path)
-    kind = description.get("estimator")
-    if kind is None and "sizes" in description:
-        raise persist.not_a_model(
-            path, f"it holds a fastmlp.MLP: read it with MLP.load, then {cls.__name__}.from_mlp"
-        )
-    if kind != cls.__name__:
-        raise persist.not_a_model(path, f"it holds {kind!r}, not {cls.__name__}")
-    if resume and "run" not in description:
-        raise persist.not_a_model(path, "it holds a fitted estimator but no run to go on with")
-    try:
-        reader = Reader(tensors)
-        estimator = _restored(cls, reader, description)
-        if resume:
-            estimator._run = _run(reader.read(description["run"]), estimator)
-        return estimator
-    except persist.DAMAGE as error:
-        raise persist.not_a_model(
-            path, f"its description is not valid ({cut(str(error), 200)})"
-        ) from None
+    with persist.reading(path) as stored:
+        description = stored.description
+        kind = description.get("estimator")
+        if kind is None and "sizes" in description:
+            stored.refuse(
+                f"it holds a fastmlp.MLP: read it with MLP.load, then {cls.__name__}.from_mlp"
+            )
+        if kind != cls.__name__:
+            stored.refuse(f"it holds {cut(repr(kind))}, not {cls.__name__}")
+        if resume and "run" not in description:
+            stored.refuse("it holds a fitted estimator but no run to go on with")
+        stored.verify()  # first, so that each tensor can be read to where it belongs
+        try:
+            reader = Reader(stored.take)
+            estimator = _restored(cls, stored, reader)
+            if resume:
+                estimator._run = _run(reader.read(description["run"]), estimator)
+        except FileFormatError:
+            raise
+        except persist.DAMAGE as error:
+            stored.refuse(f"its description is not valid ({cut(str(error), 200)})")
+    return estimator
 
 
-def _restored(cls: Any, reader: Reader, description: dict[str, Any]) -> Any:
+def _restored(cls: Any, stored: persist.Stored, reader: Reader) -> Any:
+    description = stored.description
     parameters = {name: reader.read(value) for name, value in description["parameters"].items()}
     estimator = cls(**parameters)
     estimator._validate_params()
@@ -123,17 +129,13 @@ def _restored(cls: Any, reader: Reader, description: dict[str, Any]) -> Any:
         as_int(size, "hidden_layer_sizes", 1)
     if "labels" in description:
         estimator._labels = Labels(**reader.read(description["labels"]))
-    params = reader.take("params")
     sizes = tuple(as_int(size, "sizes", 1) for size in description["sizes"])
-    if params.size != sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes)):
-        raise ValueError(f"sizes {sizes} do not go with {params.size} parameters")
+    dtype, (n,) = params = stored.shapes["params"]
+    if n != count(sizes) or dtype != description["dtype"]:
+        raise ValueError(f"sizes {sizes} of {description['dtype']} do not go with {n} of {dtype}")
     model = build(estimator, sizes, description["dtype"])
-    if params.shape != model.params.shape or params.dtype != model.params.dtype:
-        raise ValueError(f"params is {params.dtype} of shape {params.shape}")
-    if not np.isfinite(params).all():
-        raise ValueError("it holds parameters that are not finite")
-    model.params[:] = params
-    del params  # as large as the network, which is there twice otherwise
+    stored.take("params", model.params)
+    check_finite(model)
     adopt(estimator, Network(model))
     attributes = reader.read(description["attributes"])
     _check(attributes, vars(estimator).get("_labels"), sizes)
@@ -148,22 +150,17 @@ def _restored(cls: Any, reader: Reader, description: dict[str, Any]) -> Any:
         network = estimator._network
         network.seed, step = _count(held, "seed"), _count(held, "step")
         if held["optimizer"] == estimator.solver:
+            n_moments = MOMENTS[held["optimizer"]]
+            if any(stored.shapes[f"moments.{i}"] != params for i in range(n_moments)):
+                raise ValueError("its moments are not those of its network")
             session = session_of(estimator)
-            _read_moments(reader, session.moments)
+            for i, moment in enumerate(session.moments):
+                stored.take(f"moments.{i}", moment)
+                if first_nonfinite(moment) >= 0:
+                    raise ValueError("it holds moments that are not finite")
             session.step = step
             session.load()
     return estimator
-
-
-def _read_moments(reader: Reader, moments: list[Array]) -> None:
-    """Read what the optimizer remembers, checked; each tensor is given back before the next."""
-    for i, mine in enumerate(moments):
-        moment = reader.take(f"moments.{i}")
-        if (moment.dtype, moment.shape) != (mine.dtype, mine.shape):
-            raise ValueError(f"moments.{i} is {moment.dtype} of shape {moment.shape}")
-        if not np.isfinite(moment).all():
-            raise ValueError("it holds moments that are not finite")
-        mine[:] = moment
 
 
 def _count(held: dict[str, Any], name: str) -> int:
@@ -241,7 +238,7 @@ def _run(held: dict[str, Any], estimator: Any) -> Run:
         raise ValueError(f"its rows are not those of {run.n_samples}")
     if run.best is not None and (
         (run.best.shape, run.best.dtype) != (params.shape, params.dtype)
-        or not np.isfinite(run.best).all()
+        or first_nonfinite(run.best) >= 0
     ):
         raise ValueError("its best parameters are not those of its network")
     if (run.best is not None) != bool(estimator.early_stopping):

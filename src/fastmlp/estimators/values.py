@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -85,17 +86,13 @@ class Writer:
 class Reader:
     """Undoes what `Writer` has done, for files that anybody may have written.
 
-    Every tensor is taken once, and arrays that are made of JSON take no more than the writer
-    allows: memory goes by the size of the file.
+    `take` gives a tensor, by name, and each only once. Arrays that are made of JSON take no more
+    than the writer allows: memory goes by the size of the file.
     """
 
-    def __init__(self, tensors: dict[str, Array]) -> None:
-        self.tensors = tensors
+    def __init__(self, take: Callable[[str], Array]) -> None:
+        self.take = take
         self.room = MOST_LISTED
-
-    def take(self, name: str) -> Array:
-        """Return a tensor, which nothing else in the file can refer to from now on."""
-        return self.tensors.pop(name)
 
     def read(self, value: Any) -> Any:
         """Return the value that was written."""
