@@ -112,7 +112,6 @@ def test_files_of_others_are_named(tmp_path):
 
 
 def test_descriptions_that_are_not_valid_are_named(tmp_path):
-    from fastmlp import persist
 
     X, y = digits(100)
     path = tmp_path / "m.safetensors"
@@ -272,7 +271,6 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_what_does_not_go_together_is_refused(case, tmp_path):
     """Files with a true checksum, from which a program could be led astray."""
-    from fastmlp import persist
 
     path = tmp_path / "m.safetensors"
     X, y = np.arange(16.0).reshape(8, 2), np.array(list("abcabcab"))

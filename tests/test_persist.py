@@ -477,5 +477,5 @@ def test_too_little_memory_for_a_large_model(tmp_path):
 def test_load_where_there_is_none(tmp_path):
     with pytest.raises(FileNotFoundError, match="gone: no such file"):
         MLP.load(tmp_path / "gone")
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(IsADirectoryError, match="is a folder, expected a file"):
         MLP.load(tmp_path)

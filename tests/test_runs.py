@@ -230,16 +230,19 @@ def test_no_end_before_where_it_is(folder):
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        (["--hidden", "100"], "--hidden is 100, but the run in run goes on with 20"),
-        (["--optimizer", "adam"], "--optimizer is adam, but the run in run goes on with sgd"),
+        (["--hidden", "100"], "--hidden is 100, but the run in run began with 20"),
+        (["--optimizer", "adam"], "--optimizer is adam, but the run in run began with sgd"),
         (["--batch-size", "8"], "--batch-size is 8, but"),
         (["--learning-rate", "0.5"], "--learning-rate is 0.5, but"),
-        (["--seed", "1"], "--seed is 1, but the run in run goes on with 0"),
-        (["--regression"], "--regression is True, but the run in run goes on with False"),
+        (["--seed", "1"], "--seed is 1, but the run in run began with 0"),
+        (["--regression"], "--regression is given, but the run in run began without it"),
         (["--ignore", "x"], "--ignore is x, but"),
         (["--dtype", "float64"], "--dtype is float64, but"),
         (["--data", "t.csv"], "."),
+        (["--momentum", "0.5"], "--momentum is 0.5, but the run in run began with 0.9"),
+        (["--scale", "standard"], "--scale is standard, but the run in run began with its default"),
         (["--out", "run"], "--out and --checkpoint both name run"),
+        (["--epochs", "1" + "0" * 30], "expected below 2**62"),
     ],
 )
 def test_another_run_is_refused(options, what, stopped, folder):
@@ -248,7 +251,8 @@ def test_another_run_is_refused(options, what, stopped, folder):
     result = run("train", "--json", *SECOND, *options)
     refused(result, what)
     assert held(folder) == before
-    assert train(*SECOND, *DIGITS)["epochs"] == 6  # what is the same may be said again
+    again = [*SECOND, *DIGITS, "--momentum", "0.9"]  # what is the same may be said again
+    assert train(*again)["epochs"] == 6
 
 
 def test_other_rows_are_refused(stopped, folder):
@@ -308,6 +312,12 @@ def put(name, value):
         put("data", None),
         put("text", [1]),
         put("hidden", ["20"]),
+        put("dtype", "object"),
+        put("optimizer", ["sgd"]),
+        put("scale", "far"),
+        lambda tensors, metadata: tensors["history.seconds"].fill(-1),
+        lambda tensors, metadata: tensors["history.loss"].fill(np.nan),
+        lambda tensors, metadata: tensors.update({"history.validation_accuracy": np.zeros(9)}),
         lambda tensors, metadata: tensors.pop("kept.best"),
         lambda tensors, metadata: tensors.update({"kept.best": np.zeros(3)}),
         lambda tensors, metadata: tensors["kept.best"].fill(np.nan),

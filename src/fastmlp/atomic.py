@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["Path_", "check_writable", "stamp", "writing"]
+__all__ = ["Path_", "check_apart", "check_writable", "stamp", "writing"]
 
 Path_ = str | os.PathLike[str]
 
@@ -92,6 +92,23 @@ def stamp(path: Path_) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns
+
+
+def check_apart(read: dict[str, Path_ | None], written: dict[str, Path_ | None]) -> None:
+    """Raise ValueError where two options name one file of which at least one is written.
+
+    Both map the names of options to their paths, None where one is not given. OSError where
+    something that is to be written cannot be.
+    """
+    places: dict[str, tuple[str, Path_]] = {}
+    for option, path in read.items():
+        if path is not None and os.path.exists(path):
+            places[os.path.realpath(path)] = option, path
+    for option, path in written.items():
+        if path is not None:
+            other, named = places.setdefault(str(check_writable(path)), (option, path))
+            if other != option:
+                raise ValueError(f"{other} and {option} both name {named}")
 
 
 def check_writable(path: Path_) -> Path:

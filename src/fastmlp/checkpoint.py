@@ -270,9 +270,14 @@ def _history(entries: dict[str, Array]) -> History:
     for name, values in entries.items():
         if values.dtype != np.float64 or values.ndim != 1:
             raise ValueError(f"history.{name} is {values.dtype} of shape {values.shape}")
-    lengths = {len(entries[name]) for name in ("loss", "learning_rate", "seconds")}
+    always = [entries[name] for name in ("loss", "learning_rate", "seconds")]
+    lengths = {len(values) for values in always}
     if len(lengths) > 1:
         raise ValueError(f"its history is of {sorted(lengths)} epochs at once")
+    if any(len(values) > len(always[0]) for values in entries.values()):
+        raise ValueError("its history is of more validations than epochs")
+    if any(first_nonfinite(values) >= 0 for values in always) or (entries["seconds"] < 0).any():
+        raise ValueError("its history holds numbers that cannot be")
     return History(**{name: values.tolist() for name, values in entries.items()})
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 import fastmlp
 from fastmlp import atomic, engines, persist, runs, training
+from fastmlp._core import DTYPES, OPTIMIZERS
 from fastmlp.errors import printable
 from fastmlp.explain.command import add_command as add_explain
 from fastmlp.inputs import as_int, as_real
@@ -27,6 +29,8 @@ DATA_HELP = (
     "what to read: 'digits' (1,797 images that come with fastmlp), a .csv with a header line, "
     "a .npz with X and y, a .npy, or images in the IDX format (plain or .gz)"
 )
+
+LINES = re.compile(r"\s*\n\s*")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +78,7 @@ def _flushes() -> bool:
 
 
 def _fail(code: int, message: str) -> int:
-    print(f"fastmlp: error: {printable(' '.join(message.split()))}", file=sys.stderr)
+    print(f"fastmlp: error: {printable(LINES.sub(' ', message))}", file=sys.stderr)
     return code
 
 
@@ -131,7 +135,7 @@ def _add_train(commands: Any) -> None:
     how = train.add_argument_group("how")
     how.add_argument("--hidden", type=_widths, metavar="N[,N...]",
                      help="widths of the hidden layers (100)")  # fmt: skip
-    how.add_argument("--optimizer", choices=training.OPTIMIZERS, help="(sgd)")
+    how.add_argument("--optimizer", choices=tuple(OPTIMIZERS), help="(sgd)")
     how.add_argument("--epochs", type=int, metavar="N",
                      help=f"passes ({training.EPOCHS}; "
                           f"with --early-stopping at most {training.MOST_EPOCHS})")  # fmt: skip
@@ -146,7 +150,7 @@ def _add_train(commands: Any) -> None:
     how.add_argument("--validation-fraction", type=float, metavar="F",
                      help="that part, a share of the training rows (0.1)")  # fmt: skip
     how.add_argument("--patience", type=int, metavar="N", help="that while, in epochs (10)")
-    how.add_argument("--dtype", choices=("float32", "float64"), help="(float32)")
+    how.add_argument("--dtype", choices=tuple(DTYPES), help="(float32)")
     how.add_argument("--threads", type=int, metavar="N", help="threads to use (all)")
     how.add_argument("--seed", type=int, metavar="N", help="of all that is random (0)")
 
@@ -176,6 +180,8 @@ def _widths(text: str) -> tuple[int, ...]:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
+    read = {"MODEL": arguments.model, "--data": arguments.data}
+    atomic.check_apart(read, {"--out": arguments.out})
     model = MLP.load(arguments.model)
     try:
         preprocessing = Preprocessing.from_metadata(model.metadata, model.sizes[0], model.sizes[-1])
@@ -194,7 +200,10 @@ def _predict(arguments: argparse.Namespace) -> None:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(_predictions(model, preprocessing, X))
     if arguments.out is None:
-        sys.stdout.write(text.getvalue())
+        try:
+            sys.stdout.write(text.getvalue())
+        except OSError as error:
+            raise OSError(f"cannot write to standard output: {error.strerror}") from None
         return
     with atomic.writing(arguments.out) as file:
         file.write(text.getvalue().encode())

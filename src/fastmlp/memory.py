@@ -40,6 +40,6 @@ def check(n_bytes: int, what: str) -> None:
     """
     if n_bytes > installed():
         raise MemoryError(
-            f"{what} takes {n_bytes / 2**30:.0f} GiB of memory, more than the "
+            f"{what} takes {min(n_bytes, 2**99) / 2**30:.0f} GiB of memory, more than the "
             f"{installed() / 2**30:.0f} GiB there are"
         )

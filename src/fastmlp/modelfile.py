@@ -11,6 +11,7 @@ from fastmlp import persist
 from fastmlp._core import first_nonfinite
 from fastmlp.atomic import Path_
 from fastmlp.definition import count
+from fastmlp.errors import cut
 from fastmlp.inputs import as_int, as_real
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ def save(model: "MLP", path: Path_) -> None:
 def load(kind: type[Model], path: Path_) -> Model:
     """Return the model of class `kind` that a file holds."""
     with persist.reading(path) as stored:
+        if "estimator" in stored.description:
+            name = cut(str(stored.description["estimator"]))
+            stored.refuse(f"it holds an estimator: read it with {name}.load")
         model = described(kind, stored.description, stored.shapes)
         stored.read(tensors(model, model.params))
         check_finite(model)

@@ -300,11 +300,14 @@ def reading(path: Path_, kind: str = "model") -> Iterator[Stored]:
 
     Raises
     ------
-    FileNotFoundError
+    OSError
+        FileNotFoundError and IsADirectoryError among them.
     FileFormatError
         The file is not one of ours, is cut short or has been altered.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, expected a file")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     with path.open("rb") as file:

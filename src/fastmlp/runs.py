@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastmlp import atomic, persist
-from fastmlp._core import first_nonfinite
+from fastmlp._core import DTYPES, OPTIMIZERS, first_nonfinite
+from fastmlp.preprocessing import SCALINGS
 from fastmlp.trainer import Trainer
 
 __all__ = [
@@ -31,7 +32,7 @@ __all__ = [
 Array = NDArray[Any]
 
 KEY = "run"
-# The options of a run, and what they may be.
+# The options of a run, and what they may be: of a type, or one of some values.
 OPTIONS: dict[str, Any] = {
     "data": str,
     "labels": str | None,
@@ -40,9 +41,9 @@ OPTIONS: dict[str, Any] = {
     "text": list,
     "ignore": list,
     "test_fraction": float,
-    "scale": str | None,
+    "scale": (*SCALINGS, None),
     "hidden": list,
-    "optimizer": str,
+    "optimizer": tuple(OPTIMIZERS),
     "epochs": int,
     "batch_size": int,
     "learning_rate": float,
@@ -50,7 +51,7 @@ OPTIONS: dict[str, Any] = {
     "early_stopping": bool,
     "validation_fraction": float,
     "patience": int,
-    "dtype": str,
+    "dtype": tuple(DTYPES),
     "seed": int,
 }
 # Those that may be others when it goes on. That the rows are the same is found out by `check_rows`.
@@ -94,9 +95,10 @@ def resume(arguments: argparse.Namespace) -> Trainer:
         if given is None:
             setattr(arguments, name, held)
         elif given != held and name not in MAY_CHANGE:
+            began = "without it" if not held and given is True else f"with {_shown(held)}"
             raise ValueError(
-                f"--{name.replace('_', '-')} is {_shown(given)}, but the run in {path} goes on "
-                f"with {_shown(held)}"
+                f"--{name.replace('_', '-')} is {'given' if given is True else _shown(given)}, "
+                f"but the run in {path} began {began}"
             )
     done = trainer.history.epochs
     if trainer._interrupted is not None and arguments.epochs <= done:
@@ -163,9 +165,12 @@ def _valid(run: dict[str, Any]) -> bool:
     if not isinstance(options, dict) or set(options) != set(OPTIONS):
         return False
     for name, value in options.items():
-        if not isinstance(value, OPTIONS[name]) or (
-            isinstance(value, bool) and OPTIONS[name] is not bool
-        ):
+        kind = OPTIONS[name]
+        if isinstance(kind, tuple):
+            valid = value in kind
+        else:
+            valid = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        if not valid:
             return False
     return all(isinstance(name, str) for name in options["text"] + options["ignore"]) and all(
         type(width) is int for width in options["hidden"]
@@ -173,6 +178,8 @@ def _valid(run: dict[str, Any]) -> bool:
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "its default"
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastmlp import atomic
 from fastmlp import checkpoint as checkpoints
 from fastmlp._core import shuffled
+from fastmlp.errors import cut
 from fastmlp.history import Callback, History
 from fastmlp.inputs import as_generator, as_int, as_real, as_weights
 from fastmlp.model import MLP
@@ -22,6 +23,8 @@ from fastmlp.turn import new_turn
 __all__ = ["Trainer"]
 
 Array = NDArray[Any]
+
+MOST_EPOCHS = 1 << 62  # which leaves room to count on
 
 
 class Trainer:
@@ -131,6 +134,8 @@ class Trainer:
             the model in another thread.
         """
         epochs = as_int(epochs, "epochs", 0)
+        if epochs >= MOST_EPOCHS:
+            raise ValueError(f"epochs is {cut(str(epochs))}, expected below 2**62")
         self._check()
         features, targets = self.model.as_data(X, y)
         weights = None
@@ -162,8 +167,8 @@ class Trainer:
             the trainer do not write there.
         every : int
             Epochs, counted over all calls of `fit`, from one writing to the next. The end of a
-            fit is written in any case, and so is the step at which Ctrl-C ends one; not that of
-            another exception.
+            fit that trains is written in any case, and so is the step at which Ctrl-C ends one;
+            not that of another exception.
 
         Raises
         ------

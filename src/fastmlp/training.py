@@ -21,7 +21,6 @@ __all__ = ["Best", "run"]
 
 Array = NDArray[Any]
 
-OPTIMIZERS = ("sgd", "adam")
 DEFAULTS = {
     **{"regression": False, "text": [], "ignore": [], "test_fraction": 0.2, "hidden": (100,)},
     **{"optimizer": "sgd", "batch_size": 32, "dtype": "float32", "early_stopping": False},
@@ -29,6 +28,7 @@ DEFAULTS = {
 }
 VALIDATION_FRACTION, PATIENCE = 0.1, 10  # with early stopping
 CLASS_RATE, VALUE_RATE, ADAM_RATE = 0.05, 0.01, 0.001
+MOMENTUM = 0.9
 EPOCHS, MOST_EPOCHS = 30, 500  # without early stopping, and with it
 
 
@@ -118,7 +118,7 @@ def _run(trainer: Trainer | None, arguments: argparse.Namespace) -> None:
         seconds = sum(history.seconds)
         result |= {
             "seconds": seconds,
-            "samples_per_second": len(rest) * history.epochs / seconds,
+            "samples_per_second": len(rest) * history.epochs / seconds if seconds else None,
             "engine": trainer.engine,
             "threads": threads,
             "model": arguments.out,
@@ -222,16 +222,17 @@ def _check(arguments: argparse.Namespace) -> None:
         arguments.learning_rate = ADAM_RATE if arguments.optimizer == "adam" else sgd_rate
     if arguments.momentum is not None and arguments.optimizer != "sgd":
         raise ValueError(f"--momentum goes with --optimizer sgd, not {arguments.optimizer}")
+    if arguments.momentum is None and arguments.optimizer == "sgd":
+        arguments.momentum = MOMENTUM
     if arguments.plot is not None:
         losschart.check(arguments.plot)
-    places: dict[Path, str] = {}
-    for option in ("out", "plot", "checkpoint"):
-        path = getattr(arguments, option)
-        if path is not None:
-            other = places.setdefault(atomic.check_writable(path), option)
-            if other != option:
-                named = getattr(arguments, other)
-                raise ValueError(f"--{other} and --{option} both name {named}")
+    if arguments.threads is not None:
+        as_int(arguments.threads, "--threads", 1)
+    read, written = (
+        {f"--{option}": getattr(arguments, option) for option in options}
+        for options in (("data", "labels"), ("out", "plot", "checkpoint"))
+    )
+    atomic.check_apart(read, written)
 
 
 def _split(n: int, arguments: argparse.Namespace) -> tuple[Array, Array, Array]:
@@ -294,8 +295,7 @@ def _trainer(
     }
     if arguments.optimizer == "adam":
         return Adam(model, **common)
-    momentum = 0.9 if arguments.momentum is None else arguments.momentum
-    return SGD(model, momentum=momentum, **common)
+    return SGD(model, momentum=arguments.momentum, **common)
 
 
 def _scores(model: MLP, preprocessing: Preprocessing, X: Array, y: Array) -> dict[str, Any]:
@@ -334,9 +334,10 @@ def _report(result: dict[str, Any], n_test: int) -> str:
     if "best_epoch" in result:
         loss = result["validation_loss"]
         rows["best epoch"] = f"{result['best_epoch']}, kept, with validation loss {loss:.4g}"
+    rate = result["samples_per_second"]
     rows |= {
         "seconds": f"{result['seconds']:.3f}",
-        "samples/s": f"{result['samples_per_second']:,.0f}",
+        "samples/s": "too many to tell" if rate is None else f"{rate:,.0f}",
         "engine": result["engine"],
         "threads": result["threads"],
         "model": result["model"] or "not saved (--out FILE saves it)",

@@ -151,7 +151,8 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
 
     def __getstate__(self) -> Any:
         self._turn.look(WHAT)
-        return super().__getstate__()
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_checkpoint"}
 
     def _fit(
         self, X: Any, y: Any, weight: Any, held: tuple[Any, Any, Any], continuing: bool
