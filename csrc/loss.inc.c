@@ -161,6 +161,10 @@ static void R(softmax_cross_entropy)(real *Z, real *losses, const int64_t *y, pt
         for (ptrdiff_t i = 0; i < n; i++) {
             labels[i] = y[R(data_row)(of, start + i)];
             scales[i] = of->scale * R(weight_of)(of, start + i);
+            if ((uint64_t)labels[i] >= (uint64_t)of->O) { // changed since it was checked
+                labels[i] = 0;
+                scales[i] = (real)NAN;
+            }
         }
         for (ptrdiff_t i = 0; of->O > FM_VIRTUAL_LANES && i < n; i++)
             totals[i] = R(softmax_row)(Z + (start + i) * FM_BLOCK, of->O, of->stride, labels[i],
@@ -172,7 +176,8 @@ static void R(softmax_cross_entropy)(real *Z, real *losses, const int64_t *y, pt
         for (ptrdiff_t i = 0; i < n; i++) {
             real loss = totals[i] - shifted[i];
             loss = loss < of->least ? of->least : loss > of->most ? of->most : loss; // NaN stays
-            losses[start + i] = loss * R(weight_of)(of, start + i);
+            loss *= R(weight_of)(of, start + i);
+            losses[start + i] = isnan(scales[i]) ? (real)NAN : loss;
         }
     }
 }

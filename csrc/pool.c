@@ -160,7 +160,7 @@ static void before_fork(void)
 {
     pthread_mutex_lock(&fork_lock);
     n_forks++;
-    while (n_in)
+    while (n_in > 0)
         pthread_cond_wait(&all_out, &fork_lock);
     pthread_mutex_lock(&pool_lock);
 }

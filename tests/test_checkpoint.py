@@ -413,6 +413,23 @@ def test_options_that_are_set_are_checked(name, value, when, tmp_path):
     assert (tmp_path / "run").read_bytes() == before
 
 
+def test_what_a_callback_does_to_the_history(tmp_path):
+    """It may add to it what is its own; what makes no sense is not written."""
+    trainer = SGD(MLP([5, 3]))
+    trainer.checkpoint(tmp_path / "run")
+
+    def add(history):
+        history.mine = [*getattr(history, "mine", []), 1]
+        history.best = 3
+
+    fit(trainer, 3, callback=add)
+    assert SGD.resume(tmp_path / "run").history.loss == trainer.history.loss
+    before = (tmp_path / "run").read_bytes()
+    with pytest.raises(ValueError, match=r"history is of \[0, 1\] epochs at once"):
+        fit(trainer, 3, callback=lambda history: history.loss.clear())
+    assert (tmp_path / "run").read_bytes() == before
+
+
 def test_copies_write_no_checkpoints(tmp_path):
     """Not into the file of the original, whose run it holds."""
     trainer = SGD(MLP([5, 3]))

@@ -338,3 +338,26 @@ def test_blas_has_the_threads_it_had_when_the_last_that_held_it_ends():
     assert now() == 1
     second.__exit__(None, None, None)
     assert now() == before
+
+
+@pytest.mark.parametrize("n", range(4))
+def test_ctrl_c_while_blas_gets_its_threads_back(n, monkeypatch):
+    """None of its limits stays behind."""
+
+    def now():
+        return max(pool["num_threads"] for pool in engines._thread_pools().info())
+
+    before, limit, calls = now(), engines._limit, []
+
+    def interrupted():
+        calls.append(0)
+        if n % 2:
+            limit()
+        if len(calls) == 1 + n // 2:
+            raise KeyboardInterrupt
+        limit()
+
+    monkeypatch.setattr(engines, "_limit", interrupted)
+    with pytest.raises(KeyboardInterrupt), engines.blas_threads(1):
+        pass
+    assert now() == before and not engines._limits

@@ -307,6 +307,33 @@ def test_the_last_step_of_an_epoch(engine, dtype):
 
 
 @both_engines
+@pytest.mark.parametrize("kind", [SGD, Adam])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_losses_whose_sum_overflows(engine, kind, weighted):
+    """Each of them is finite, and so is every parameter."""
+    X, y = np.ones((8, 2)), np.full(8, 1.3e154)
+    weights = np.full(8, 0.5) if weighted else None
+    trainer = kind(
+        MLP([2, 3, 1], loss="squared_error", dtype="float64"),
+        learning_rate=0.0, batch_size=2, engine=engine,
+    )  # fmt: skip
+    with pytest.raises(fastmlp.DivergedError, match="epoch 1, step 2:"):
+        trainer.fit(X, y, epochs=2, sample_weight=weights)
+    assert trainer.history.loss == [] and np.isfinite(trainer.model.params).all()
+
+
+@both_engines
+@pytest.mark.parametrize("label", [3, -1, 10**12])
+def test_labels_changed_in_a_callback(engine, label):
+    """They were checked before; no memory is read by them."""
+    X, y = np.random.default_rng(0).random((64, 4)), np.zeros(64, np.int64)
+    trainer = SGD(MLP([4, 8, 3], dtype="float64"), engine=engine)
+    with pytest.raises(fastmlp.DivergedError, match="epoch 2, step 1:"):
+        trainer.fit(X, y, callback=lambda history: y.fill(label))
+    assert np.isfinite(trainer.model.params).all()
+
+
+@both_engines
 def test_what_a_callback_makes_of_the_parameters(engine):
     def spoil(history):
         if history.epochs == 2:

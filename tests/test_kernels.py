@@ -185,6 +185,7 @@ def test_results_in_place():
 
 
 X, W, b = np.ones((2, 3)), np.ones((3, 4)), np.ones(4)
+LABELS = np.zeros(4, np.int64)
 BAD_CALLS = {
     "inner sizes differ": (lambda: kernels.linear_forward(X, W.T, b), "W has shape"),
     "bias too short": (lambda: kernels.linear_forward(X, W, b[:2]), r"b has shape \(2,\)"),
@@ -199,6 +200,12 @@ BAD_CALLS = {
     "out is a list": (lambda: kernels.relu_forward(X, out=[]), "list"),
     "out overlaps": (
         lambda: kernels.linear_forward(X, np.ones((3, 3)), np.ones(3), out=X), "overlap"),
+    "out overlaps the labels": (
+        lambda: kernels.softmax_cross_entropy_forward(
+            np.ones((2, 2)), LABELS[2:], out=LABELS.view(float).reshape(2, 2)), "overlaps"),
+    "out overlaps the labels of dZ": (
+        lambda: kernels.softmax_cross_entropy_backward(
+            np.ones((2, 2)), LABELS[:2], out=LABELS.view(float).reshape(2, 2)), "overlaps"),
     "out overlaps in part": (lambda: kernels.relu_forward(b[:3], out=b[1:]), "overlaps"),
     "out is not three": (lambda: kernels.linear_backward(X, X, np.ones((3, 3)), out=X), "three"),
     "shapes differ": (lambda: kernels.relu_backward(X, X[:1]), "A has shape"),

@@ -541,8 +541,8 @@ def test_undo_takes_back_one_epoch(engine):
     def two_and_back(session, epoch):
         epoch()
         epoch(400, 800)
-        session.undo()
-        session.undo()  # only one
+        session._undo()
+        session._undo()  # only one
 
     params, session = fitted(two_and_back, engine)
     np.testing.assert_array_equal(params, fitted(one, engine)[0])
@@ -561,7 +561,9 @@ def test_undo_after_divergence(engine):
         session.epoch(X, y[:200], np.arange(200), 50, learning_rate=0.01)
     session.store()
     assert session.step == 2 and not np.array_equal(model.params, before)
-    session.undo()
+    session, model.params[:] = Session(model, "sgd", engine=engine), before
+    with pytest.raises(fastmlp.DivergedError, match="epoch 1, step 3"):
+        session.epoch(X, y[:200], np.arange(200), 50, learning_rate=0.01, whole=True)
     session.store()
     np.testing.assert_array_equal(model.params, before)
     assert session.step == 0
@@ -644,6 +646,10 @@ def test_options_of_trainers():
             fastmlp.SGD(model, **bad)
     with pytest.raises(ValueError, match="sample_weight is 0 for every row"):
         fastmlp.SGD(model).fit(X, y, sample_weight=0 * weights)
+    small = np.ones(len(y))
+    small[3] = 1e-40
+    with pytest.raises(ValueError, match=r"sample_weight\[3\] is .*e-41, expected 0 or at least"):
+        fastmlp.SGD(model).fit(X, y, sample_weight=small)
     with pytest.raises(ValueError, match=r"sample_weight\[3\] is -1"):
         fastmlp.SGD(model).fit(X, y, sample_weight=np.where(np.arange(len(y)) == 3, -1.0, 1))
 

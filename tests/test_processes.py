@@ -44,6 +44,11 @@ FORKS = """
         while not done.is_set():
             estimator.partial_fit(X, y)
 
+    def train_in_long_steps():  # which look for signals in their middle, and between two
+        wide = fastmlp.SGD(
+            fastmlp.MLP([10, 400, 400, 3]), batch_size=200, engine=engine, n_threads=n_threads)
+        wide.fit(X, y, epochs=10**9, callback=lambda history: done.is_set())
+
     def child():
         # Nothing in it but this thread: what the others hold is free, and whole.
         if fit(fastmlp.MLP([10, 20, 3])) != expected:
@@ -67,7 +72,8 @@ FORKS = """
     expected, done = fit(fastmlp.MLP([10, 20, 3])), threading.Event()
     settings(estimator)
     fitted = fastmlp.MLPClassifier(**estimator.get_params()).fit(X, y).predict_proba(X)
-    others = [threading.Thread(target=train), threading.Thread(target=train_more)]
+    others = [
+        threading.Thread(target=work) for work in (train, train_more, train_in_long_steps)]
     for other in others:
         other.start()
     failed = []

@@ -6,7 +6,7 @@ row-major. The functions on pointers carry an underscore; those on arrays, which
 publishes, have the same name without it.
 """
 
-from libc.math cimport exp, expf, log, logf, sqrt, sqrtf, tanh, tanhf
+from libc.math cimport NAN, exp, expf, log, logf, sqrt, sqrtf, tanh, tanhf
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
@@ -143,6 +143,7 @@ cdef double _softmax_cross_entropy_forward(floating *P, const floating *Z, const
     cdef const floating *z
     cdef floating *p
     cdef floating largest, total, target
+    cdef int64_t label
     cdef double loss = 0
     for row in range(B):
         z = Z + row * O
@@ -151,7 +152,9 @@ cdef double _softmax_cross_entropy_forward(floating *P, const floating *Z, const
         for o in range(1, O):
             if z[o] > largest:
                 largest = z[o]
-        target = 0 if y == NULL else z[y[row]] - largest
+        label = 0 if y == NULL else y[row]
+        # One out of range was changed since it was checked.
+        target = z[label] - largest if 0 <= label < O else <floating>NAN
         total = 0
         for o in range(O):
             p[o] = _exp(z[o] - largest)

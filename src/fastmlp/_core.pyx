@@ -334,12 +334,12 @@ cdef class Core:
         self._listen()
         with nogil:
             self.run.team = fm_team_open(n_threads, max_workers)
-            self._hold_forks()
+            self._begin_step()
             loss = self.engine.gradients(&self.run)
             if self.signals.forked and not self.signals.raised:  # as in `_steps`
                 self.signals.forked = False
                 loss = self.engine.gradients(&self.run)
-            self._let_fork()
+            self._end_step()
             fm_team_close(self.run.team)
             self.run.team = NULL
         if self.signals.raised:
@@ -422,7 +422,9 @@ cdef class Core:
             try:
                 steps = self._steps(<const ptrdiff_t *>rows.view.buf, n, batch_size, t, n, l2,
                                     weight_decay, False)
-                all_done = self.done.rows == self.begun.rows + n
+                all_done = self.done.rows == self.begun.rows + n and isfinite(
+                    self.done.loss + self.done.penalty
+                )
                 while steps and not self.engine.finite(&self.run):
                     # A step made numbers that are not finite: the epoch again, without it. It was
                     # the last one, unless they stayed hidden (relu makes 0 of -infinity, tanh 1 of
@@ -456,8 +458,7 @@ cdef class Core:
     cdef void _listen(self) noexcept nogil:
         # before the first step, or the only one
         self.signals.looked = _seconds()
-        self.signals.raised = self.signals.forked = False
-        self.signals.holds_forks = self.engine.level == NULL
+        self.signals.raised = self.signals.forked = self.signals.holds_forks = False
 
     cdef int _stop(self) except -1 with gil:
         # Raises what a handler has raised, at a completed step. Where that made numbers that are not
@@ -500,6 +501,15 @@ cdef class Core:
     cdef void _let_fork(self) noexcept nogil:
         if self.engine.level == NULL:
             fm_let_fork()
+
+    cdef void _begin_step(self) noexcept nogil:
+        # one that may look for signals, and lets forks through while it does
+        self._hold_forks()
+        self.signals.holds_forks = self.engine.level == NULL
+
+    cdef void _end_step(self) noexcept nogil:
+        self.signals.holds_forks = False
+        self._let_fork()
 
     cdef int _useful_threads(self, ptrdiff_t B):
         # at least FLOPS_PER_THREAD multiplications and additions for every thread of a step
@@ -554,9 +564,9 @@ cdef class Core:
                 break
             if steps == 0:  # the backup is of the state before all of them
                 run.backup = self.backup
-            self._hold_forks()
+            self._begin_step()
             loss = self.engine.step(run)
-            self._let_fork()
+            self._end_step()
             if steps == 0:
                 self.backup = run.backup
                 run.backup = NULL
@@ -569,14 +579,16 @@ cdef class Core:
                 break
             self.can_undo = True
             if run.sample_weight != NULL:
-                loss *= run.B / run.weight_sum
+                loss = loss / run.weight_sum * run.B
             self.done.loss += loss
-            self.done.penalty += penalty * run.B / run.weight_sum
+            self.done.penalty += penalty / run.weight_sum * run.B
             self.done.rows += run.B
             self.done.steps += 1
             self.t += 1
             steps += 1
             start += run.B
+            if not isfinite(self.done.loss + self.done.penalty):
+                break
             if look and not self.engine.finite(run):
                 break
         return steps

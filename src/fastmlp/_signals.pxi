@@ -25,7 +25,7 @@ cdef struct Signals:
     double looked     # when a core at work last looked for signals
     int raised        # whether a handler has raised since the work began
     int forked        # whether this is the child of a handler that forked
-    int holds_forks   # whether forks wait for the step, as BLAS needs it
+    int holds_forks   # whether forks wait for us at this moment, as BLAS needs it in a step
     void *core
 
 

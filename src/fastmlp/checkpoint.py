@@ -5,7 +5,7 @@ tensors, options, counters and random stream under "trainer" in its description.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -35,6 +35,7 @@ OPTIONS = {
     "adam": (*COMMON, "beta_1", "beta_2", "epsilon", "decoupled"),
 }
 SWITCHES = ("shuffle", "nesterov", "decoupled")
+ENTRIES = tuple(field.name for field in fields(History))
 LARGEST = float(np.finfo(np.float64).max)
 # The bit generators of NumPy. Two of them read from a buffer at a place which is for us to check.
 GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
@@ -72,7 +73,7 @@ class Books:
         epochs, step, seed = trainer._drawn
         # That of an order which was drawn, and is still to be gone by.
         self.order = seed if (epochs, step) == (self.epochs, trainer._session.step) else None
-        self.entries = {name: len(held) for name, held in vars(trainer.history).items()}
+        self.entries = {name: len(getattr(trainer.history, name)) for name in ENTRIES}
         self.held: tuple[Array | None, dict[str, Any]] | None = None
 
     def hold(self, trainer: "Trainer") -> None:
@@ -159,10 +160,12 @@ def _parts(trainer: "Trainer", books: Books) -> tuple[dict[str, Array], dict[str
     params, settings = books.held or (None, _settings(trainer))
     tensors, description = modelfile.parts(trainer.model, params)
     tensors |= {f"moments.{i}": moment for i, moment in enumerate(session.moments)}
-    tensors |= {
-        f"history.{name}": np.array(entries[: books.entries[name]], np.float64)
-        for name, entries in vars(trainer.history).items()
+    entries = {
+        name: np.array(getattr(trainer.history, name)[: books.entries[name]], np.float64)
+        for name in ENTRIES
     }
+    _history(entries)  # which a callback may have changed
+    tensors |= {f"history.{name}": values for name, values in entries.items()}
     tensors |= {f"kept.{name}": array for name, array in trainer._kept.items()}
     interrupted = books.interrupted(trainer)
     description["trainer"] = {
@@ -211,7 +214,8 @@ def _restored(
         if not isinstance(options.get(name, False), bool):
             raise TypeError(f"{name} is {options[name]!r}, expected true or false")
     shapes = dict(stored.shapes)
-    books = {name: shapes.pop(f"history.{name}") for name in vars(History())}
+    for name in ENTRIES:
+        shapes.pop(f"history.{name}")
     moments = {name: shapes.pop(name) for name in list(shapes) if name.startswith("moments.")}
     kept = {name: shapes.pop(name) for name in list(shapes) if name.startswith("kept.")}
     model = modelfile.described(MLP, stored.description, shapes)
@@ -240,7 +244,7 @@ def _restored(
     if any(first_nonfinite(moment) >= 0 for moment in session.moments):
         raise ValueError("it holds moments that are not finite")
     trainer._kept = {name.removeprefix("kept."): tensors[name] for name in kept}
-    trainer.history = _history({name: tensors[f"history.{name}"] for name in books})
+    trainer.history = _history({name: tensors[f"history.{name}"] for name in ENTRIES})
     if held.get("order") is not None:
         trainer._drawn = (session.epochs, session.step, _count(held, "order"))
     trainer._resumed = True

@@ -149,14 +149,19 @@ def blas_threads(n_threads: int | None) -> Iterator[int]:
     several hold BLAS at once, the least of their limits holds until they end.
     """
     pools, me = _thread_pools(), object()
-    if n_threads is not None:
-        _limits[me] = threading.get_ident(), min(n_threads, usable_threads())
-    _limit()
     try:
+        if n_threads is not None:
+            _limits[me] = threading.get_ident(), min(n_threads, usable_threads())
+        _limit()
         yield max((pool["num_threads"] for pool in pools.info()), default=1)
     finally:
-        _limits.pop(me, None)
-        _limit()
+        try:
+            _limits.pop(me, None)
+            _limit()
+        except BaseException:  # Ctrl-C, before or after it was done
+            _limits.pop(me, None)
+            _limit()
+            raise
 
 
 # Who holds BLAS to how many threads, and how many its libraries had before.

@@ -92,6 +92,11 @@ def as_weights(
         raise ValueError(f"{name}[{row}] is {array[row]}, expected at least 0")
     if not array.any():
         raise ValueError(f"{name} is 0 for every row")
+    tiny = np.finfo(array.dtype).tiny
+    small = np.flatnonzero((array > 0) & (array < tiny))
+    if small.size:  # one over it would be infinite
+        row = int(small[0])
+        raise ValueError(f"{name}[{row}] is {array[row]}, expected 0 or at least {tiny:g}")
     with np.errstate(over="ignore"):
         total = array.sum(dtype=np.float64)
     if np.isinf(total):

@@ -217,7 +217,7 @@ def softmax_cross_entropy_forward(
     B, O = _shape("Z", Z, ("B", "O"))
     _not_empty("Z", Z)
     labels = as_labels(y, B, O)
-    P = _out(out, "out", (B, O), same=(Z,))
+    P = _out(out, "out", (B, O), labels, same=(Z,))
     return _blas().softmax_cross_entropy_forward(P, Z, labels) / B, P
 
 
@@ -242,7 +242,7 @@ def softmax_cross_entropy_backward(
     B, O = _shape("P", P, ("B", "O"))
     _not_empty("P", P)
     labels = as_labels(y, B, O)
-    dZ = _out(out, "out", (B, O), same=(P,))
+    dZ = _out(out, "out", (B, O), labels, same=(P,))
     _blas().softmax_cross_entropy_backward(dZ, P, labels)
     return dZ
 
@@ -455,7 +455,7 @@ def _out(
 
     It may not share memory with the arrays in `apart`; those in `same` it may be, not overlap.
     """
-    dtype = (*apart, *same)[0].dtype
+    dtype = (*same, *apart)[0].dtype
     if out is None:
         return np.empty(shape, dtype)
     if type(out) not in PLAIN or out.shape != shape or out.dtype != dtype:

@@ -39,7 +39,14 @@ def step(learning_rate: float, *, every: int, factor: float = 0.1) -> Schedule:
     rate = as_real(learning_rate, "learning_rate", 0)
     every = as_int(every, "every", 1)
     factor = as_real(factor, "factor", 0)
-    return lambda epoch: rate * factor ** (epoch // every)
+
+    def schedule(epoch: int) -> float:
+        try:
+            return rate * factor ** (epoch // every)
+        except OverflowError:
+            return math.inf
+
+    return schedule
 
 
 def cosine(learning_rate: float, *, epochs: int, minimum: float = 0.0) -> Schedule:
@@ -61,6 +68,6 @@ def cosine(learning_rate: float, *, epochs: int, minimum: float = 0.0) -> Schedu
 
     def schedule(epoch: int) -> float:
         progress = min(epoch / epochs, 1.0)
-        return lowest + (rate - lowest) * (1 + math.cos(math.pi * progress)) / 2
+        return lowest + (rate - lowest) * ((1 + math.cos(math.pi * progress)) / 2)
 
     return schedule

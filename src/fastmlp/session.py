@@ -1,6 +1,7 @@
 """Session: a network in training under one optimizer, epoch by epoch."""
 
 import contextlib
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -150,6 +151,7 @@ class Session:
         epsilon: float = 1e-8,
         max_norm: float | None = None,
         begun: Position = START,
+        whole: bool = False,
     ) -> tuple[float, float]:
         """Train on the rows of X in `order`, batch by batch, the last one perhaps short.
 
@@ -173,6 +175,9 @@ class Session:
             Gradients whose norm over all parameters exceeds it are scaled down to it.
         begun : Position
             Where an interrupted epoch over these rows goes on.
+        whole : bool
+            Whether an epoch that diverges, of dense rows, is taken back whole, before any other
+            thread can see some of it.
 
         Returns
         -------
@@ -208,9 +213,14 @@ class Session:
                 self._newer = True
                 with self.threads():
                     rest = order[begun.rows :] if begun.rows else order
-                    totals = self._train(
-                        core, X, y, sample_weight, rest, batch_size, options, begun
-                    )
+                    try:
+                        totals = self._train(
+                            core, X, y, sample_weight, rest, batch_size, options, begun
+                        )
+                    except DivergedError:
+                        if whole:
+                            self._undo()
+                        raise
                 self.epochs += 1
             if self._watched:
                 self._store()
@@ -242,9 +252,10 @@ class Session:
                 **self._workers,
                 **options,
             )
-            if not completed:
-                raise DivergedError(self.epochs + 1, core.progress[1] + 1, ADVICE)
-            begun = core.progress
+            begun = Position(*core.progress)
+            if not completed:  # the step after these, or the last of them if the sum overflowed
+                step = begun.steps + math.isfinite(begun.loss + begun.penalty)
+                raise DivergedError(self.epochs + 1, step, ADVICE)
         return loss, penalty
 
     def store(self) -> None:
@@ -288,14 +299,12 @@ class Session:
         if self._turn.computes:
             raise RuntimeError("the Session is in the middle of an epoch, of this very thread")
 
-    def undo(self) -> None:
+    def _undo(self) -> None:
         """Take back the latest epoch, which must have been of dense rows."""
-        with self._turn:
-            self._refuse_in_an_epoch()
-            if self._core is not None:
-                self._core.undo()
-                self.step, self.epochs = self._done
-                self._newer = True  # other than the model's, which may have been stored since
+        if self._core is not None:
+            self._core.undo()
+            self.step, self.epochs = self._done
+            self._newer = True  # other than the model's, which may have been stored since
 
     def gradients(
         self, X: Any, y: Array, sample_weight: Array | None = None

@@ -84,10 +84,10 @@ def _epoch(estimator: Any, rows: Rows) -> None:
             size,
             sample_weight=rows.sample_weight,
             learning_rate=estimator._rate,
+            whole=True,
             **network.rule,
         )
     except DivergedError as error:
-        session.undo()
         if shuffles:
             estimator._random_state.set_state(stream)
         raise non_finite(error) from error
