@@ -112,8 +112,8 @@ static void train(const fm_engine *engine)
         run.rule.weight_decay = rule[2] + rule[1] / run.weight_sum;
         if (run.rule.kind == FM_ADAM)
             run.rule.corrected_rate = rule[0] * sqrt(1 - pow(rule[7], t)) / (1 - pow(rule[6], t));
-        double penalty = 0.5 * rule[1] * engine->penalty(&run) * (double)run.B / run.weight_sum;
-        double loss = engine->step(&run) * ((double)run.B / run.weight_sum);
+        double penalty = 0.5 * rule[1] * engine->penalty(&run) / run.weight_sum * (double)run.B;
+        double loss = engine->step(&run) / run.weight_sum * (double)run.B;
         give(&loss, sizeof loss);
         give(&penalty, sizeof penalty);
     }

@@ -48,6 +48,7 @@ FORKS = [
     "test_forks_in_the_middle_of_another_fit",
     "test_a_fork_between_epochs_leaves_two_fits",
     "test_a_fork_in_a_signal_handler_in_the_middle_of_a_step",
+    "test_a_fork_in_a_signal_handler_in_the_middle_of_gradients",
 ]
 COMMANDS = {
     "address": [
