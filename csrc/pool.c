@@ -26,6 +26,16 @@ int fm_forks_so_far(void) { return 0; }
 void fm_hold_forks(void) {}
 void fm_let_fork(void) {}
 
+struct fm_gate { int unused; };
+static fm_gate the_gate;
+fm_gate *fm_gate_make(void) { return &the_gate; }
+void fm_gate_drop(fm_gate *gate) { (void)gate; }
+void fm_gate_enter(fm_gate *gate) { (void)gate; }
+void fm_gate_leave(fm_gate *gate) { (void)gate; }
+void fm_gate_close(fm_gate *gate) { (void)gate; }
+void fm_gate_open(fm_gate *gate) { (void)gate; }
+void fm_gate_renew(fm_gate *gate) { (void)gate; }
+
 #else
 
 #include <pthread.h>
@@ -156,34 +166,42 @@ static pthread_mutex_t fork_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t all_out = PTHREAD_COND_INITIALIZER, fork_over = PTHREAD_COND_INITIALIZER;
 static int n_in, n_forks;
 
+static void hold_pool(void) { pthread_mutex_lock(&pool_lock); }
+static void release_pool(void) { pthread_mutex_unlock(&pool_lock); }
+static void forget_pool(void)
+{
+    // The child has none of the workers: forget them, and let new ones be made when needed.
+    idle = NULL;
+    n_workers = 0;
+    process++;
+    pthread_mutex_init(&pool_lock, NULL);
+}
+static void register_fork(void) { pthread_atfork(hold_pool, release_pool, forget_pool); }
+
 static void before_fork(void)
 {
     pthread_mutex_lock(&fork_lock);
     n_forks++;
     while (n_in > 0)
         pthread_cond_wait(&all_out, &fork_lock);
-    pthread_mutex_lock(&pool_lock);
 }
 static void after_fork_parent(void)
 {
-    pthread_mutex_unlock(&pool_lock);
     n_forks--;
     pthread_cond_broadcast(&fork_over);
     pthread_mutex_unlock(&fork_lock);
 }
 static void after_fork_child(void)
 {
-    // The child has none of the workers: forget them, and let new ones be made when needed.
-    idle = NULL;
-    n_workers = 0;
-    process++;
     n_in = n_forks = 0;
-    pthread_mutex_init(&pool_lock, NULL);
     pthread_mutex_init(&fork_lock, NULL);
     pthread_cond_init(&all_out, NULL);
     pthread_cond_init(&fork_over, NULL);
 }
-static void register_fork(void)
+// By the first who holds: what is registered last is called first before a fork, and OpenBLAS, which
+// registers as it is loaded, ends its threads there, whoever still waits for them.
+static pthread_once_t hold_once = PTHREAD_ONCE_INIT;
+static void register_hold(void)
 {
     pthread_atfork(before_fork, after_fork_parent, after_fork_child);
 }
@@ -193,6 +211,7 @@ int fm_forks_so_far(void) { return process; }
 void fm_hold_forks(void)
 {
     pthread_once(&pool_once, register_fork);
+    pthread_once(&hold_once, register_hold);
     pthread_mutex_lock(&fork_lock);
     while (n_forks)
         pthread_cond_wait(&fork_over, &fork_lock);
@@ -206,6 +225,73 @@ void fm_let_fork(void)
     if (--n_in == 0)
         pthread_cond_broadcast(&all_out);
     pthread_mutex_unlock(&fork_lock);
+}
+
+struct fm_gate {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int n_readers, closed, process;
+};
+
+static void begin(fm_gate *gate)
+{
+    pthread_mutex_init(&gate->lock, NULL);
+    pthread_cond_init(&gate->changed, NULL);
+    gate->n_readers = gate->closed = 0;
+    gate->process = process;
+}
+fm_gate *fm_gate_make(void)
+{
+    pthread_once(&pool_once, register_fork);
+    fm_gate *gate = malloc(sizeof *gate);
+    if (gate)
+        begin(gate);
+    return gate;
+}
+void fm_gate_drop(fm_gate *gate)
+{
+    if (gate && gate->process == process) {
+        pthread_cond_destroy(&gate->changed);
+        pthread_mutex_destroy(&gate->lock);
+    }
+    free(gate);
+}
+void fm_gate_renew(fm_gate *gate)
+{
+    if (gate->process != process)
+        begin(gate);
+}
+void fm_gate_enter(fm_gate *gate)
+{
+    pthread_mutex_lock(&gate->lock);
+    while (gate->closed)
+        pthread_cond_wait(&gate->changed, &gate->lock);
+    gate->n_readers++;
+    pthread_mutex_unlock(&gate->lock);
+}
+void fm_gate_leave(fm_gate *gate)
+{
+    pthread_mutex_lock(&gate->lock);
+    if (--gate->n_readers == 0 && gate->closed)
+        pthread_cond_broadcast(&gate->changed);
+    pthread_mutex_unlock(&gate->lock);
+}
+void fm_gate_close(fm_gate *gate)
+{
+    pthread_mutex_lock(&gate->lock);
+    while (gate->closed)
+        pthread_cond_wait(&gate->changed, &gate->lock);
+    gate->closed = 1;
+    while (gate->n_readers)
+        pthread_cond_wait(&gate->changed, &gate->lock);
+    pthread_mutex_unlock(&gate->lock);
+}
+void fm_gate_open(fm_gate *gate)
+{
+    pthread_mutex_lock(&gate->lock);
+    gate->closed = 0;
+    pthread_cond_broadcast(&gate->changed);
+    pthread_mutex_unlock(&gate->lock);
 }
 
 // With pool_lock held: an idle worker, or a new one.

@@ -60,6 +60,7 @@ COMMANDS = {
         *PYTEST,
         *(f"--deselect=tests/test_threads.py::{test}" for test in FORKS),
         "tests/test_threads.py",
+        "tests/test_concurrency.py",
     ],
     "valgrind": ["tests/short_fit.py"],
 }

@@ -20,23 +20,39 @@ cdef class Pointer:
 cdef class Writes:
     """The writes to the parameters of a model, one after another and counted.
 
-    They happen under the GIL, or where there is none under the lock of this object. Who reads
-    without it and finds the count unchanged afterwards has seen the result of one write, whole; who
-    does not takes a copy.
+    They happen under the GIL, or where there is none under the lock of this object, and with the
+    gate closed. Who reads without that goes in through the gate, for a while at a time; who finds
+    another count there than before has seen the result of another write, and takes a copy.
     """
 
+    cdef fm_gate *gate
     cdef uint64_t n
+
+    def __cinit__(self):
+        self.gate = fm_gate_make()
+        if self.gate == NULL:
+            raise MemoryError("no memory for the lock of a model")
+
+    def __dealloc__(self):
+        fm_gate_drop(self.gate)
 
     cdef uint64_t count(self):
         cdef uint64_t n
         with cython.critical_section(self):
+            fm_gate_renew(self.gate)
             n = self.n
         return n
 
     cdef void store(self, const fm_engine *engine, fm_run *run):
         with cython.critical_section(self):
-            self.n += 1
+            self._close()
             engine.store(run)
+            fm_gate_open(self.gate)
+
+    cdef void _close(self):
+        fm_gate_renew(self.gate)
+        fm_gate_close(self.gate)
+        self.n += 1
 
     def write(self, params, values):
         """params = values, all at once; both C-contiguous and of one length and dtype."""
@@ -44,8 +60,9 @@ cdef class Writes:
         cdef Pointer source = Pointer(values, n_bytes)
         cdef Pointer target = Pointer(params, n_bytes, True)
         with cython.critical_section(self):
-            self.n += 1
+            self._close()
             memcpy(target.view.buf, source.view.buf, n_bytes)
+            fm_gate_open(self.gate)
 
     def copy(self, params):
         """A copy of params as one write has left them."""

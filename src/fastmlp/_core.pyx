@@ -28,7 +28,8 @@ from fastmlp._csrc cimport (
     FM_MATH_LOGISTIC, FM_MATH_TANH, FM_NORMAL_CDF, FM_POISSON, FM_QUANTILE, FM_RELU, FM_SGD, FM_SILU,
     FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR, FM_TANH, fm_allocate, fm_dropout_words, fm_engine,
     fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_forks_so_far, fm_fused_engine,
-    fm_hold_forks, fm_let_fork, fm_probe, fm_release, fm_run, fm_shuffle, fm_team_close,
+    fm_gate, fm_gate_close, fm_gate_drop, fm_gate_enter, fm_gate_leave, fm_gate_make, fm_gate_open,
+    fm_gate_renew, fm_hold_forks, fm_let_fork, fm_probe, fm_release, fm_run, fm_shuffle, fm_team_close,
     fm_team_open, fm_vector_math,
 )
 
@@ -235,9 +236,9 @@ cdef class Core:
             out = empty((n, self.n_out), self.dtype)
             outputs = Pointer(out, n * self.n_out * self.itemsize, True)
             n_writes = self.writes.count()
-            self._forward(outputs.view.buf, view.buf, n, params)
-            if self.writes.count() != n_writes:
-                self._forward(outputs.view.buf, view.buf, n, self.writes.copy(params))
+            if not self._forward(outputs.view.buf, view.buf, n, params, n_writes, False):
+                params = self.writes.copy(params)
+                self._forward(outputs.view.buf, view.buf, n, params, 0, True)
             if what == CLASSES:
                 out = empty(n, LABEL)
                 classes = Pointer(out, n * sizeof(int64_t), True)
@@ -269,12 +270,15 @@ cdef class Core:
             return fm_first_nonfinite_float32(<const float *>view.buf, n_values) < 0
         return fm_first_nonfinite_float64(<const double *>view.buf, n_values) < 0
 
-    cdef _forward(self, void *out, const void *X, ptrdiff_t n, params):
-        # In memory of its own, so that threads do not meet.
+    cdef bint _forward(self, void *out, const void *X, ptrdiff_t n, params, uint64_t n_writes,
+                       bint own) except -1:
+        # In memory of its own, so that threads do not meet; False where the parameters, unless they
+        # are its own too, have been written since there were n_writes.
         cdef fm_run run = self.run
         cdef size_t workspace, state
         cdef ptrdiff_t start = 0, B
         cdef Pointer parameters = self._params(params, False)
+        cdef fm_gate *gate = self.writes.gate
         run.params = parameters.view.buf
         run.max_rows = min(n, FORWARD_ROWS)
         self.engine.sizes(&run, &workspace, &state)
@@ -284,26 +288,38 @@ cdef class Core:
         try:
             self.engine.prepare(&run)
             if n == 1:  # sooner done than the interpreter handed over
-                self._hold_forks()
-                self.engine.forward(&run, out, X, 1)
-                self._let_fork()
-                return
+                return self._rows(&run, out, X, 1, n_writes, own)
             with nogil:
                 while start < n:
                     B = min(n - start, run.max_rows)
-                    self._hold_forks()
-                    self.engine.forward(
+                    if not self._rows(
                         &run,
                         <char *>out + start * self.n_out * self.itemsize,
                         <const char *>X + start * self.n_in * self.itemsize,
-                        B,
-                    )
-                    self._let_fork()
+                        B, n_writes, own,
+                    ):
+                        return False
                     start += B
                     if start < n:
                         _check_signals()
+                        fm_gate_renew(gate)  # this may be the child of a handler
         finally:
             fm_release(run.workspace)
+        return True
+
+    cdef bint _rows(self, fm_run *run, void *out, const void *X, ptrdiff_t B, uint64_t n_writes,
+                    bint own) noexcept nogil:
+        cdef bint unchanged = True
+        if not own:
+            fm_gate_enter(self.writes.gate)
+            unchanged = self.writes.n == n_writes
+        if unchanged:
+            self._hold_forks()
+            self.engine.forward(run, out, X, B)
+            self._let_fork()
+        if not own:
+            fm_gate_leave(self.writes.gate)
+        return unchanged
 
     def gradients(self, gradients, X, y, params, sample_weight=None, *, int n_threads=1,
                   int max_workers=0, bint any_size=False):

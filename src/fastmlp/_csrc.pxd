@@ -93,3 +93,14 @@ cdef extern from "pool.h" nogil:
     int fm_forks_so_far()
     void fm_hold_forks()
     void fm_let_fork()
+
+    ctypedef struct fm_gate:
+        pass
+
+    fm_gate *fm_gate_make()
+    void fm_gate_drop(fm_gate *gate)
+    void fm_gate_enter(fm_gate *gate)
+    void fm_gate_leave(fm_gate *gate)
+    void fm_gate_close(fm_gate *gate)
+    void fm_gate_open(fm_gate *gate)
+    void fm_gate_renew(fm_gate *gate)
