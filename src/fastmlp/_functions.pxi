@@ -38,6 +38,21 @@ def fma_probe(str level, dtype, double seconds):
     return gflops
 
 
+cdef struct bitgen:  # NumPy's bitgen_t
+    void *state
+    uint64_t (*next_uint64)(void *state) noexcept nogil
+
+
+def draw(bit_generator, uint64_t[::1] room):
+    """room[0] = the next 64 bits of a bit generator, as `Generator.integers` takes them.
+
+    Nothing that could fail comes after the draw, by which they would be lost.
+    """
+    cdef bitgen *bits = <bitgen *>PyCapsule_GetPointer(bit_generator.capsule, "BitGenerator")
+    with bit_generator.lock:
+        room[0] = bits.next_uint64(bits.state)
+
+
 def shuffled(ptrdiff_t n, uint64_t seed):
     """The row numbers 0..n-1 in a random order, as an array of intp."""
     order = empty(n, "intp")

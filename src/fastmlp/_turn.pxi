@@ -19,7 +19,7 @@ cdef class Turn:
     """
 
     cdef object __weakref__
-    cdef object lock, holder
+    cdef object lock, take, leave, holder
     cdef int depth
     cdef bint closed
     cdef Py_ssize_t fits
@@ -27,14 +27,23 @@ cdef class Turn:
     cdef readonly bint computes
 
     def __init__(self):
-        self.lock = RLock()
+        self._renew()
+
+    cdef _renew(self):
+        try:
+            lock = RLock()
+        except RuntimeError:  # what CPython raises where there is no memory for one
+            raise MemoryError("no memory for a lock") from None
+        # Its methods are looked up now: later there might be no memory for that, and it held.
+        self.take, self.leave, self.lock = lock.acquire, lock.release, lock
 
     cpdef bint acquire(self, bint blocking=True) except -1:
         """Take the turn, or wait for it; return whether this thread has it."""
-        if not self.lock.acquire(blocking):
+        me = get_ident()
+        if not self.take(blocking):
             return False
         self.depth += 1
-        self.holder = get_ident()
+        self.holder = me
         return True
 
     cpdef release(self):
@@ -42,7 +51,7 @@ cdef class Turn:
         self.depth -= 1
         if self.depth == 0:
             self.holder = None
-        self.lock.release()
+        self.leave()
 
     def __enter__(self):
         self.acquire()
@@ -87,10 +96,10 @@ cdef class Turn:
 
     def forked(self):
         """Be free in a forked process, if the thread that had it stayed behind."""
-        if self.lock.acquire(False):  # nobody's, or of the thread that is here
-            self.lock.release()
+        if self.take(False):  # nobody's, or of the thread that is here
+            self.leave()
             return
-        self.lock = RLock()
+        self._renew()
         self.holder, self.depth, self.closed, self.computes = None, 0, False, False
         self.abandoned = True
 

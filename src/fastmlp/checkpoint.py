@@ -72,7 +72,8 @@ class Books:
         self.generator = trainer._rng.bit_generator.state
         epochs, step, seed = trainer._drawn
         # That of an order which was drawn, and is still to be gone by.
-        self.order = seed if (epochs, step) == (self.epochs, trainer._session.step) else None
+        is_next = (epochs, step) == (self.epochs, trainer._session.step)
+        self.order = int(seed[0]) if is_next else None
         self.entries = {name: len(getattr(trainer.history, name)) for name in ENTRIES}
         self.held: tuple[Array | None, dict[str, Any]] | None = None
 
@@ -246,7 +247,8 @@ def _restored(
     trainer._kept = {name.removeprefix("kept."): tensors[name] for name in kept}
     trainer.history = _history({name: tensors[f"history.{name}"] for name in ENTRIES})
     if held.get("order") is not None:
-        trainer._drawn = (session.epochs, session.step, _count(held, "order"))
+        order = np.array([_count(held, "order")], np.uint64)
+        trainer._drawn = (session.epochs, session.step, order)
     trainer._resumed = True
     trainer._interrupted = _interrupted(held.get("interrupted"))
     return trainer

@@ -176,8 +176,8 @@ class Session:
         begun : Position
             Where an interrupted epoch over these rows goes on.
         whole : bool
-            Whether an epoch that diverges, of dense rows, is taken back whole, before any other
-            thread can see some of it.
+            Whether an epoch of dense rows that diverges, or has no memory left to say what it did,
+            is taken back whole, before any other thread can see some of it.
 
         Returns
         -------
@@ -211,20 +211,21 @@ class Session:
                 core = self._ready(batch_size)
                 self._done = (self.step, self.epochs)
                 self._newer = True
-                with self.threads():
-                    rest = order[begun.rows :] if begun.rows else order
-                    try:
-                        totals = self._train(
+                try:
+                    with self.threads():
+                        rest = order[begun.rows :] if begun.rows else order
+                        loss, penalty = self._train(
                             core, X, y, sample_weight, rest, batch_size, options, begun
                         )
-                    except DivergedError:
-                        if whole:
-                            self._undo()
-                        raise
-                self.epochs += 1
+                    means = loss / n, penalty / n
+                    self.epochs += 1
+                except (DivergedError, MemoryError):
+                    if whole and core.t > self._done[0]:
+                        self._undo()
+                    raise
             if self._watched:
                 self._store()
-        return totals[0] / n, totals[1] / n
+        return means
 
     def _train(
         self,

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastmlp import atomic
 from fastmlp import checkpoint as checkpoints
-from fastmlp._core import shuffled
+from fastmlp._core import draw, shuffled
 from fastmlp.errors import cut
 from fastmlp.history import Callback, History
 from fastmlp.inputs import as_generator, as_int, as_real, as_weights
@@ -66,7 +66,8 @@ class Trainer:
         self._kept: dict[str, Array] = {}  # of the command line's, in checkpoints too
         self._checkpoint: checkpoints.Place | None = None
         self._rng = as_generator(seed)
-        self._drawn = (-1, -1, 0)  # epochs and steps done before, and the seed of the order
+        # Epochs and steps done before, and the seed of the order that was drawn then.
+        self._drawn = (-1, -1, np.zeros(1, np.uint64))
         dropout = as_real(dropout, "dropout", 0, below=1)
         self._session = Session(
             model,
@@ -74,7 +75,7 @@ class Trainer:
             engine=engine,
             n_threads=None if n_threads is None else as_int(n_threads, "n_threads", 1),
             dropout=dropout,
-            seed=self._draw() if dropout else 0,
+            seed=int(self._rng.integers(2**64, dtype=np.uint64)) if dropout else 0,
         )
         self._turn = new_turn()
 
@@ -344,10 +345,6 @@ class Trainer:
         vars(self).update(state)
         self._turn = new_turn()
 
-    def _draw(self) -> int:
-        # One number: for an array NumPy would let other threads go on, and fork, under its lock.
-        return int(self._rng.integers(2**64, dtype=np.uint64))
-
     def _order(self, n: int) -> NDArray[np.intp]:
         """Return the order of the rows in the next epoch."""
         if not self.shuffle:
@@ -355,8 +352,11 @@ class Trainer:
         # An epoch that ended before its first step, for want of memory perhaps, is done again.
         done = (self._session.epochs, self._session.step)
         if self._drawn[:2] != done:
-            self._drawn = (*done, self._draw())
-        return shuffled(n, self._drawn[2])
+            # All that takes memory comes first, so that no number is drawn and lost.
+            drawn = (*done, np.empty(1, np.uint64))
+            draw(self._rng.bit_generator, drawn[2])
+            self._drawn = drawn
+        return shuffled(n, int(self._drawn[2][0]))
 
     def _rate(self) -> float:
         if not callable(self.learning_rate):

@@ -91,7 +91,7 @@ def _epoch(estimator: Any, rows: Rows) -> None:
         if shuffles:
             estimator._random_state.set_state(stream)
         raise non_finite(error) from error
-    except MemoryError:  # which came before any step of dense rows
+    except MemoryError:  # no step is left, of dense rows
         if shuffles:
             estimator._random_state.set_state(stream)
         raise
