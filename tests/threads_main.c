@@ -14,8 +14,9 @@
 
 enum { CALLERS = 4, MAX_WORKERS = 7, MAX_LAYERS = 3, ROWS = 40, STEPS = 6, LARGEST = 90, WIDE = 300 };
 
-// Under the thread sanitizer a child that was forked beside threads cannot make others.
-#if defined(__SANITIZE_THREAD__)
+// Under the thread sanitizer a child that was forked beside threads cannot make others; under the
+// address sanitizer the allocator that they need may have been locked by another thread as it forked.
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 enum { CHILD_TEAMS = 0 };
 #else
 enum { CHILD_TEAMS = 1 };
