@@ -4,7 +4,6 @@ import contextlib
 import errno
 import functools
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -56,7 +55,7 @@ def _unused_name(target: Path) -> Path:
     # The beginning of its name, for a name may be of 255 bytes and no more.
     name = target.name.encode("utf-8", "ignore")[:100].decode("utf-8", "ignore")
     while True:
-        unused = target.with_name(f".{name}.{secrets.token_hex(8)}.tmp")
+        unused = target.with_name(f".{name}.{os.urandom(8).hex()}.tmp")
         if not os.path.lexists(unused):
             return unused
 

@@ -296,7 +296,7 @@ def _state(of_bits: Any) -> dict[str, Any]:
     return state
 
 
-def _generator(state: dict[str, Any]) -> np.random.Generator:
+def _generator(state: dict[str, Any]) -> "np.random.Generator":
     name = state["bit_generator"]
     if name not in GENERATORS:
         raise ValueError(f"its random generator is {name!r}")

@@ -135,7 +135,7 @@ def as_real(value: Any, name: str, least: float, below: float = np.inf) -> float
     return number
 
 
-def as_generator(seed: Any, name: str = "seed") -> np.random.Generator:
+def as_generator(seed: Any, name: str = "seed") -> "np.random.Generator":
     """Return the random generator that `seed`, as NumPy takes it, stands for."""
     try:
         return np.random.default_rng(seed)

@@ -113,7 +113,7 @@ class MLP:
         loss: str = "softmax_cross_entropy",
         loss_parameter: float | None = None,
         dtype: str = "float32",
-        seed: int | np.random.Generator | None = 0,
+        seed: "int | np.random.Generator | None" = 0,
     ) -> None:
         rng = as_generator(seed)
         self._define(sizes, activation, loss, loss_parameter, dtype)
@@ -440,7 +440,7 @@ class MLP:
         """
         return modelfile.load(cls, path)
 
-    def _initialise(self, rng: np.random.Generator) -> None:
+    def _initialise(self, rng: "np.random.Generator") -> None:
         for i, W in enumerate(self.weights):
             n_in, n_out = W.shape
             if i < len(self.weights) - 1 and self.activations[i] in RECTIFIERS:

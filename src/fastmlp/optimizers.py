@@ -87,7 +87,7 @@ class SGD(Trainer):
         dropout: float = 0.0,
         batch_size: int = 128,
         shuffle: bool = True,
-        seed: int | np.random.Generator | None = 0,
+        seed: "int | np.random.Generator | None" = 0,
         engine: str = "auto",
         n_threads: int | None = None,
     ) -> None:
@@ -163,7 +163,7 @@ class Adam(Trainer):
         dropout: float = 0.0,
         batch_size: int = 128,
         shuffle: bool = True,
-        seed: int | np.random.Generator | None = 0,
+        seed: "int | np.random.Generator | None" = 0,
         engine: str = "auto",
         n_threads: int | None = None,
     ) -> None:

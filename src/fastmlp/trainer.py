@@ -50,7 +50,7 @@ class Trainer:
         dropout: float,
         batch_size: int,
         shuffle: bool,
-        seed: int | np.random.Generator | None,
+        seed: "int | np.random.Generator | None",
         engine: str,
         n_threads: int | None,
     ) -> None:
