@@ -93,7 +93,8 @@ def _weighs(judge: Any) -> bool:
     """Return whether a scorer takes sample weights; max_error, for one, does not."""
     if hasattr(judge, "_accept_sample_weight"):
         return bool(judge._accept_sample_weight())
-    names = inspect.signature(judge).parameters
+    # Before scikit-learn 1.7 its scorers say it only by the function they call.
+    names = inspect.signature(getattr(judge, "_score_func", judge)).parameters
     kinds = {parameter.kind for parameter in names.values()}
     return "sample_weight" in names or inspect.Parameter.VAR_KEYWORD in kinds
 
