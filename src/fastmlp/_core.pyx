@@ -46,7 +46,7 @@ LOSSES = {
 OPTIMIZERS = {"sgd": FM_SGD, "adam": FM_ADAM}
 DTYPES = {"float32": FM_FLOAT32, "float64": FM_FLOAT64}
 
-# Work of a step that may take longer than that, in flops.
+# Work of a step that may take longer than SIGNAL_INTERVAL, in flops.
 cdef double LONG_STEP = 1e8
 # What `infer` returns.
 OUTPUTS, CLASSES, PROBABILITIES = range(3)

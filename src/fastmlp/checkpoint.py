@@ -4,7 +4,6 @@ A checkpoint is a model file that holds the trainer as well: parameters, moments
 tensors, options, counters and random stream under "trainer" in its description.
 """
 
-import os
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastmlp import atomic, engines, modelfile, persist
 from fastmlp._core import first_nonfinite
+from fastmlp.atomic import Path_
 from fastmlp.history import History
 from fastmlp.inputs import as_int, as_real
 from fastmlp.model import MLP
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["Books", "Interrupted", "Place", "resume"]
 
 Array = NDArray[Any]
-Path_ = str | os.PathLike[str]
 AnyTrainer = TypeVar("AnyTrainer", bound="Trainer")
 
 NAMES = {"sgd": "SGD", "adam": "Adam"}
@@ -165,7 +164,7 @@ def _parts(trainer: "Trainer", books: Books) -> tuple[dict[str, Array], dict[str
         name: np.array(getattr(trainer.history, name)[: books.entries[name]], np.float64)
         for name in ENTRIES
     }
-    _history(entries)  # which a callback may have changed
+    _check_history(entries)  # which a callback may have changed
     tensors |= {f"history.{name}": values for name, values in entries.items()}
     tensors |= {f"kept.{name}": array for name, array in trainer._kept.items()}
     interrupted = books.interrupted(trainer)
@@ -245,7 +244,9 @@ def _restored(
     if any(first_nonfinite(moment) >= 0 for moment in session.moments):
         raise ValueError("it holds moments that are not finite")
     trainer._kept = {name.removeprefix("kept."): tensors[name] for name in kept}
-    trainer.history = _history({name: tensors[f"history.{name}"] for name in ENTRIES})
+    entries = {name: tensors[f"history.{name}"] for name in ENTRIES}
+    _check_history(entries)
+    trainer.history = History(**{name: values.tolist() for name, values in entries.items()})
     if held.get("order") is not None:
         order = np.array([_count(held, "order")], np.uint64)
         trainer._drawn = (session.epochs, session.step, order)
@@ -272,7 +273,8 @@ def _count(held: dict[str, Any], name: str, below: int = 2**64) -> int:
     return number
 
 
-def _history(entries: dict[str, Array]) -> History:
+def _check_history(entries: dict[str, Array]) -> None:
+    """Raise ValueError where these are not the entries of a history."""
     for name, values in entries.items():
         if values.dtype != np.float64 or values.ndim != 1:
             raise ValueError(f"history.{name} is {values.dtype} of shape {values.shape}")
@@ -284,7 +286,6 @@ def _history(entries: dict[str, Array]) -> History:
         raise ValueError("its history is of more validations than epochs")
     if any(first_nonfinite(values) >= 0 for values in always) or (entries["seconds"] < 0).any():
         raise ValueError("its history holds numbers that cannot be")
-    return History(**{name: values.tolist() for name, values in entries.items()})
 
 
 def _state(of_bits: Any) -> dict[str, Any]:

@@ -17,10 +17,7 @@ from fastmlp._core import Turn, first_nonfinite
 from fastmlp.estimators import conversion, files, steps, training
 from fastmlp.estimators.network import Network, dense_blocks
 from fastmlp.estimators.parameters import CONSTRAINTS, check_together
-from fastmlp.estimators.solvers import (
-    descend,
-    minimise,
-)
+from fastmlp.estimators.solvers import descend, minimise
 from fastmlp.estimators.watch import CallbackSupportMixin, Watch
 from fastmlp.inputs import as_int
 from fastmlp.model import MLP
