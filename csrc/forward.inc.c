@@ -7,7 +7,6 @@ static void R(linear_forward)(real *C, const real *A, const real *flat, real *re
                               ptrdiff_t out_stride, int epilogue)
 {
     const ptrdiff_t I = layer->I, O = layer->O;
-    const R(blocks) blocks = R(blocks_of)(B);
     const real *bias = flat + I * O;
     ptrdiff_t o = 0;
     while (B == 1 && O - o >= 4 * FM_LANES) {
@@ -26,29 +25,33 @@ static void R(linear_forward)(real *C, const real *A, const real *flat, real *re
         }
         o += n * FM_LANES;
     }
-    for (; o < O; o += WIDTH) {
+    const R(parts) widths = R(panels_of)(R(vectors)(O - o));
+    for (ptrdiff_t p = 0; p < widths.n; p++) {
+        const int NV = R(part_size)(widths, p);
         const real *P = flat + o, *init = bias + o;
-        ptrdiff_t ldp = O, left = O - o;
-        int NV = left > FM_LANES ? 2 : 1;
-        if (left != NV * FM_LANES && left < WIDTH) {
-            int valid = (int)(left - (NV - 1) * FM_LANES);
+        ptrdiff_t ldp = O;
+        if (O - o < NV * FM_LANES) {
+            const int valid = (int)(O - o - (NV - 1) * FM_LANES);
             for (ptrdiff_t i = -1; i < I; i++) {
                 const real *row = i < 0 ? bias + o : flat + i * O + o;
                 real *copy = rest + (i + 1) * NV * FM_LANES;
-                if (NV == 2)
-                    vstore(copy, vload(row));
+                for (int j = 0; j < NV - 1; j++)
+                    vstore(copy + j * FM_LANES, vload(row + j * FM_LANES));
                 vstore(copy + (NV - 1) * FM_LANES, vload_n(row + (NV - 1) * FM_LANES, valid));
             }
             ldp = NV * FM_LANES;
             P = rest + ldp;
             init = rest;
         }
-        for (ptrdiff_t i = 0; i < blocks.n; i++) {
-            ptrdiff_t b = R(block_start)(blocks, i);
-            R(row_tile_strided)((int)R(block_rows)(blocks, i), NV,
-                                C + R(column)(out_stride, o) + b * FM_BLOCK, A + b * lda, P, init,
-                                lda, stride, ldp, I, epilogue);
+        const R(parts) tiles = R(parts_of)(B, FM_ROWS(NV));
+        ptrdiff_t at[FM_PANEL];
+        R(columns)(at, out_stride, o, NV);
+        for (ptrdiff_t i = 0; i < tiles.n; i++) {
+            const ptrdiff_t b = R(part_start)(tiles, i);
+            R(strided_row_tiles)[NV - 1][R(part_size)(tiles, i) - 1](
+                C + b * FM_BLOCK, A + b * lda, P, init, at, stride, lda, ldp, I, epilogue);
         }
+        o += NV * FM_LANES;
     }
 }
 

@@ -8,10 +8,10 @@
 // One layer in the engine's own memory. Offsets count elements: those of weights into run->state,
 // those of activations into the workspace.
 //
-// Weights live in panels of two vectors of outputs, [panel][1 + I][width], the bias at the panel's
-// head; where one vector holds the last outputs, the last panel is one vector wide. Layers after
-// the first keep a transposed copy for backward-data, panels over the inputs, [panel][O][width].
-// Whatever pads a panel is zero.
+// Weights live in panels of up to three vectors of outputs, [panel][1 + I][width], the bias at the
+// panel's head. A layer's panels are as wide as each other, or the first of them by one vector wider.
+// Layers after the first keep a transposed copy for backward-data, panels over the inputs,
+// [panel][O][width]. Whatever pads a panel is zero.
 //
 // Activations lie in blocks of 32 columns, [block][row][32], whatever the vectors: what a tile reads
 // of them is contiguous. From block to block it is block_stride(run) elements.
@@ -29,7 +29,7 @@ typedef struct fm_layer {
 
 // What one instruction set does for one dtype; fastmlp.h says what each function does.
 typedef struct fm_functions {
-    int rows;                    // of the tallest tile
+    int rows;                    // of a tile over a full panel
     ptrdiff_t (*layout)(const fm_net *net, const fm_rule *rule, ptrdiff_t max_rows,
                         fm_layer *layers, ptrdiff_t *state);
     void (*prepare)(fm_run *run);

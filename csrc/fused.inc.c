@@ -37,7 +37,7 @@
 #define ishr R(ishr)
 #endif
 
-#define WIDTH (2 * FM_LANES) // columns of a full panel
+#define WIDTH (FM_PANEL * FM_LANES) // columns of a full panel
 
 INLINE ptrdiff_t R(min)(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 INLINE ptrdiff_t R(max)(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
@@ -56,7 +56,7 @@ INLINE ptrdiff_t R(max)(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 #include "forward.inc.c"
 
 static const fm_functions R(functions) = {
-    .rows = FM_ROWS,
+    .rows = FM_ROWS(FM_PANEL),
     .layout = R(layout),
     .prepare = R(prepare),
     .load = R(load),

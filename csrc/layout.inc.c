@@ -4,28 +4,27 @@
 INLINE const fm_layer *R(layers)(const fm_run *run) { return (const fm_layer *)run->workspace; }
 INLINE real *R(at)(const fm_run *run, ptrdiff_t offset) { return (real *)run->workspace + offset; }
 
-// Vectors in a row of n outputs, and how many of them panel p has.
+// Vectors in a row of n outputs.
 INLINE ptrdiff_t R(vectors)(ptrdiff_t n) { return (n + FM_LANES - 1) / FM_LANES; }
-INLINE int R(panel_vectors)(ptrdiff_t vectors, ptrdiff_t p) { return vectors - 2 * p > 1 ? 2 : 1; }
 
-// `length` rows in `n` blocks, none taller than a tile, as even as can be: the first `rest` of them
-// have one row more than the others' `rows`.
-typedef struct R(blocks) {
-    ptrdiff_t n, rows, rest;
-} R(blocks);
-INLINE R(blocks) R(blocks_of)(ptrdiff_t length)
+// `length` in `n` parts, none larger than `most`, as even as can be: the first `rest` of them are by
+// one larger than the others' `size`.
+typedef struct R(parts) {
+    ptrdiff_t n, size, rest;
+} R(parts);
+INLINE R(parts) R(parts_of)(ptrdiff_t length, ptrdiff_t most)
 {
-    ptrdiff_t n = (length + FM_ROWS - 1) / FM_ROWS;
-    return (R(blocks)){n, n ? length / n : 0, n ? length % n : 0};
+    const ptrdiff_t n = (length + most - 1) / most;
+    return (R(parts)){n, n ? length / n : 0, n ? length % n : 0};
 }
-INLINE ptrdiff_t R(block_start)(R(blocks) blocks, ptrdiff_t i)
+INLINE ptrdiff_t R(part_start)(R(parts) parts, ptrdiff_t i)
 {
-    return i * blocks.rows + R(min)(i, blocks.rest);
+    return i * parts.size + R(min)(i, parts.rest);
 }
-INLINE ptrdiff_t R(block_rows)(R(blocks) blocks, ptrdiff_t i)
-{
-    return blocks.rows + (i < blocks.rest);
-}
+INLINE int R(part_size)(R(parts) parts, ptrdiff_t i) { return (int)parts.size + (i < parts.rest); }
+
+// The panels of a row of so many vectors; part_size is how many of them a panel has.
+INLINE R(parts) R(panels_of)(ptrdiff_t vectors) { return R(parts_of)(vectors, FM_PANEL); }
 
 // Elements from one block of activations to the next: an odd number of cache lines, so that the
 // blocks of a few rows spread over all sets of the cache.
@@ -35,10 +34,16 @@ INLINE ptrdiff_t R(stride_of)(ptrdiff_t max_rows)
 }
 INLINE ptrdiff_t R(block_stride)(const fm_run *run) { return R(stride_of)(run->max_rows); }
 
-// Where column o of a row begins.
+// Where column o >= 0 of a row begins, and the vectors of a panel that begins with it: beyond its NV,
+// that of the last.
 INLINE ptrdiff_t R(column)(ptrdiff_t stride, ptrdiff_t o)
 {
-    return o / FM_BLOCK * stride + o % FM_BLOCK;
+    return (ptrdiff_t)((size_t)o / FM_BLOCK) * stride + (ptrdiff_t)((size_t)o % FM_BLOCK);
+}
+INLINE void R(columns)(ptrdiff_t at[FM_PANEL], ptrdiff_t stride, ptrdiff_t o, int NV)
+{
+    for (int j = 0; j < FM_PANEL; j++)
+        at[j] = R(column)(stride, o + R(min)(j, NV - 1) * FM_LANES);
 }
 
 // Elements of a matrix of n columns.
@@ -136,8 +141,10 @@ static void R(prepare)(fm_run *run)
 static void R(to_panels)(real *panels, const real *flat, const fm_layer *layer)
 {
     const real *bias = flat + layer->I * layer->O;
-    for (ptrdiff_t n = 0; n < layer->vectors * FM_LANES; n += WIDTH) {
-        ptrdiff_t width = R(min)(WIDTH, layer->vectors * FM_LANES - n);
+    const R(parts) widths = R(panels_of)(layer->vectors);
+    for (ptrdiff_t p = 0; p < widths.n; p++) {
+        const ptrdiff_t n = R(part_start)(widths, p) * FM_LANES;
+        const ptrdiff_t width = R(part_size)(widths, p) * FM_LANES;
         for (ptrdiff_t i = -1; i < layer->I; i++, panels += width) {
             const real *row = i < 0 ? bias : flat + i * layer->O;
             for (ptrdiff_t j = 0; j < width; j++)
@@ -149,8 +156,10 @@ static void R(to_panels)(real *panels, const real *flat, const fm_layer *layer)
 static void R(from_panels)(real *flat, const real *panels, const fm_layer *layer)
 {
     real *bias = flat + layer->I * layer->O;
-    for (ptrdiff_t n = 0; n < layer->vectors * FM_LANES; n += WIDTH) {
-        ptrdiff_t width = R(min)(WIDTH, layer->vectors * FM_LANES - n);
+    const R(parts) widths = R(panels_of)(layer->vectors);
+    for (ptrdiff_t p = 0; p < widths.n; p++) {
+        const ptrdiff_t n = R(part_start)(widths, p) * FM_LANES;
+        const ptrdiff_t width = R(part_size)(widths, p) * FM_LANES;
         for (ptrdiff_t i = -1; i < layer->I; i++, panels += width) {
             real *row = i < 0 ? bias : flat + i * layer->O;
             for (ptrdiff_t j = 0; j < R(min)(width, layer->O - n); j++)
@@ -159,24 +168,28 @@ static void R(from_panels)(real *flat, const real *panels, const fm_layer *layer
     }
 }
 
-// Renews the rows [p WIDTH, ...) of W^T from panel p of W.
-static void R(transpose_panel)(real *WT, const real *panel, const fm_layer *layer, ptrdiff_t p)
+// Renews the rows of W^T, the panels of a layer, that panel p of W holds.
+static void R(transpose_panel)(real *WT, const real *W, const fm_layer *layer, ptrdiff_t p)
 {
-    int width = R(panel_vectors)(layer->vectors, p) * FM_LANES;
-    ptrdiff_t last = R(min)(layer->O - p * WIDTH, width), in_vectors = R(vectors)(layer->I);
-    for (ptrdiff_t i = 0; i < layer->I; i += FM_LANES) {
-        ptrdiff_t q = i / WIDTH, rows = R(min)(FM_LANES, layer->I - i);
-        ptrdiff_t in_width = R(panel_vectors)(in_vectors, q) * FM_LANES;
-        real *out = WT + q * WIDTH * layer->O + p * WIDTH * in_width + i % WIDTH;
-        const real *from = panel + (i + 1) * width;
-        for (ptrdiff_t o = 0; o < last; o += FM_LANES) {
-            V block[FM_LANES];
-            for (ptrdiff_t r = 0; r < FM_LANES; r++)
-                block[r] = r < rows ? vload(from + r * width + o) : vset1(0);
-            vtranspose(block);
-            for (ptrdiff_t r = 0; r < R(min)(FM_LANES, last - o); r++)
-                vstore(out + (o + r) * in_width, block[r]);
-        }
+    const R(parts) widths = R(panels_of)(layer->vectors);
+    const R(parts) in_widths = R(panels_of)(R(vectors)(layer->I));
+    const ptrdiff_t n = R(part_start)(widths, p) * FM_LANES;
+    const ptrdiff_t width = R(part_size)(widths, p) * FM_LANES, last = R(min)(layer->O - n, width);
+    const real *from = W + n * (layer->I + 1) + width;
+    for (ptrdiff_t q = 0; q < in_widths.n; q++) {
+        const ptrdiff_t in_width = R(part_size)(in_widths, q) * FM_LANES;
+        ptrdiff_t i = R(part_start)(in_widths, q) * FM_LANES;
+        real *out = WT + i * layer->O + n * in_width;
+        for (ptrdiff_t j = 0; j < in_width; j += FM_LANES, i += FM_LANES, from += FM_LANES * width)
+            for (ptrdiff_t o = 0; o < last; o += FM_LANES) {
+                const ptrdiff_t rows = R(min)(FM_LANES, layer->I - i);
+                V block[FM_LANES];
+                for (ptrdiff_t r = 0; r < FM_LANES; r++)
+                    block[r] = r < rows ? vload(from + r * width + o) : vset1(0);
+                vtranspose(block);
+                for (ptrdiff_t r = 0; r < R(min)(FM_LANES, last - o); r++)
+                    vstore(out + (o + r) * in_width + j, block[r]);
+            }
     }
 }
 
@@ -190,9 +203,8 @@ static void R(load)(fm_run *run)
             R(to_panels)(state + layer->moment1, (real *)run->moment1 + layer->flat, layer);
         if (run->moment2)
             R(to_panels)(state + layer->moment2, (real *)run->moment2 + layer->flat, layer);
-        for (ptrdiff_t p = 0; l > 0 && 2 * p < layer->vectors; p++)
-            R(transpose_panel)(state + layer->WT, state + layer->W + p * WIDTH * (layer->I + 1),
-                               layer, p);
+        for (ptrdiff_t p = 0; l > 0 && p < R(panels_of)(layer->vectors).n; p++)
+            R(transpose_panel)(state + layer->WT, state + layer->W, layer, p);
     }
 }
 

@@ -2,10 +2,10 @@
 
 // The squares of the weights in a panel of NV vectors, summed by columns into `columns`: in four chains,
 // rows i, i + 4, ... each, then (0 + 1) + (2 + 3).
-INLINE void R(squares_of)(V columns[2], const real *W, ptrdiff_t I, const int NV)
+INLINE void R(squares_of)(V columns[FM_PANEL], const real *W, ptrdiff_t I, const int NV)
 {
     enum { CHAINS = 4 };
-    V chain[CHAINS][2];
+    V chain[CHAINS][FM_PANEL];
     FM_UNROLL
     for (int c = 0; c < CHAINS; c++)
         FM_UNROLL
@@ -34,16 +34,21 @@ static double R(penalty)(const fm_run *run)
     const fm_layer *layer = R(layers)(run);
     double total = 0;
     for (ptrdiff_t l = 0; l < run->net.n_layers; l++, layer++) {
-        V sum[S], columns[2];
+        const R(parts) widths = R(panels_of)(layer->vectors);
+        V sum[S], columns[FM_PANEL];
         for (int s = 0; s < S; s++)
             sum[s] = vset1(0);
-        for (ptrdiff_t v = 0; v < layer->vectors; v += 2) {
-            const int NV = R(panel_vectors)(layer->vectors, v / 2);
+        for (ptrdiff_t p = 0; p < widths.n; p++) {
+            const ptrdiff_t v = R(part_start)(widths, p);
+            const int NV = R(part_size)(widths, p);
             const real *panel = (const real *)run->state + layer->W + v * FM_LANES * (layer->I + 1);
-            if (NV == 2)
-                R(squares_of)(columns, panel + 2 * FM_LANES, layer->I, 2);
+            const real *W = panel + NV * FM_LANES;
+            if (NV == FM_PANEL)
+                R(squares_of)(columns, W, layer->I, FM_PANEL);
+            else if (NV == 2)
+                R(squares_of)(columns, W, layer->I, 2);
             else
-                R(squares_of)(columns, panel + FM_LANES, layer->I, 1);
+                R(squares_of)(columns, W, layer->I, 1);
             for (int j = 0; j < NV; j++)
                 sum[(v + j) % S] = vadd(sum[(v + j) % S], columns[j]);
         }
@@ -61,8 +66,10 @@ static void R(clipped_update)(fm_run *run)
     real *flat = run->gradients;
     const ptrdiff_t n = end[-1].flat + (end[-1].I + 1) * end[-1].O;
     for (; decay != 0 && layer < end; layer++)
-        for (ptrdiff_t o = 0; o < layer->O; o += WIDTH) {
-            const ptrdiff_t width = R(panel_vectors)(layer->vectors, o / WIDTH) * FM_LANES;
+        for (ptrdiff_t p = 0; p < R(panels_of)(layer->vectors).n; p++) {
+            const R(parts) widths = R(panels_of)(layer->vectors);
+            const ptrdiff_t o = R(part_start)(widths, p) * FM_LANES;
+            const ptrdiff_t width = R(part_size)(widths, p) * FM_LANES;
             const real *W = (const real *)run->state + layer->W + o * (layer->I + 1) + width;
             for (ptrdiff_t i = 0; i < layer->I; i++, W += width)
                 for (ptrdiff_t j = 0; j < R(min)(width, layer->O - o); j += FM_LANES) {
@@ -80,8 +87,10 @@ static void R(clipped_update)(fm_run *run)
     const V factor = vset1((real)(rule.adam ? kept : -run->rule.learning_rate * kept));
     const ptrdiff_t shift = R(new_state)(run) - (real *)run->state;
     for (layer = layers; layer < end; layer++)
-        for (ptrdiff_t p = 0, o = 0; o < layer->O; p++, o += WIDTH) {
-            const ptrdiff_t width = R(panel_vectors)(layer->vectors, p) * FM_LANES;
+        for (ptrdiff_t p = 0; p < R(panels_of)(layer->vectors).n; p++) {
+            const R(parts) widths = R(panels_of)(layer->vectors);
+            const ptrdiff_t o = R(part_start)(widths, p) * FM_LANES;
+            const ptrdiff_t width = R(part_size)(widths, p) * FM_LANES;
             real *panel = (real *)run->state + o * (layer->I + 1);
             for (ptrdiff_t i = -1; i < layer->I; i++)
                 for (ptrdiff_t j = 0; j < width; j += FM_LANES) {
@@ -93,7 +102,7 @@ static void R(clipped_update)(fm_run *run)
                                      vmul(gradient, factor), &rule, i >= 0);
                 }
             if (layer > layers)
-                R(transpose_panel)(R(new_state)(run) + layer->WT,
-                                   R(new_state)(run) + layer->W + p * WIDTH * (layer->I + 1), layer, p);
+                R(transpose_panel)(R(new_state)(run) + layer->WT, R(new_state)(run) + layer->W, layer,
+                                   p);
         }
 }

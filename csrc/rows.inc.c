@@ -42,13 +42,30 @@ static void R(activate_rows)(const fm_run *run, const fm_layer *layer, real *A, 
         R(drop)(run, l, A, slopes, first, B, layer->O, stride);
 }
 
-// Where in the panel after this one, of K rows, block i of n may ask for lines: the last blocks share
+// Where in the panel after this one, of K rows, tile i of n may ask for lines: the last tiles share
 // it out, a line of it in every k. The others ask for what they have.
 INLINE const real *R(panel_ahead)(const real *panel, ptrdiff_t K, int NV, ptrdiff_t i, ptrdiff_t n)
 {
     const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real);
     const ptrdiff_t lines = NV * FM_LANES / line, from_end = n - 1 - i;
     return from_end < lines ? panel + K * NV * FM_LANES + (lines - 1 - from_end) * K * line : panel;
+}
+
+// Columns of C for B rows = init + A P, a panel of NV vectors and K rows, in tiles of rows. C's columns
+// begin with o, the panel's own, and so do the mask's.
+static void R(panel_of_rows)(real *C, const real *A, const real *P, const real *init,
+                             const real *mask, ptrdiff_t stride, ptrdiff_t o, ptrdiff_t K, int NV,
+                             ptrdiff_t B, int epilogue)
+{
+    const R(parts) tiles = R(parts_of)(B, FM_ROWS(NV));
+    ptrdiff_t at[FM_PANEL];
+    R(columns)(at, stride, o, NV);
+    for (ptrdiff_t i = 0; i < tiles.n; i++) {
+        const ptrdiff_t b = R(part_start)(tiles, i) * FM_BLOCK;
+        R(row_tiles)[NV - 1][R(part_size)(tiles, i) - 1](
+            C + b, A + b, P, init, mask + b, R(panel_ahead)(P, K, NV, i, tiles.n), at, stride, K,
+            epilogue);
+    }
 }
 
 // Rows [first, last) of the batch forward, their loss, and back.
@@ -58,7 +75,6 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
     const fm_net *net = &run->net;
     const real *state = run->state;
     const ptrdiff_t B = last - first, L = net->n_layers;
-    const R(blocks) blocks = R(blocks_of)(B);
     const ptrdiff_t stride = R(block_stride)(run);
 
     if (!run->gathered)
@@ -68,16 +84,13 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
         const int in_tile = !layer->slope && R(is_in_tile)(activation);
         const real *A = R(at)(run, layer->in + first * FM_BLOCK);
         real *C = R(at)(run, layer->out + first * FM_BLOCK);
-        for (ptrdiff_t p = 0; 2 * p < layer->vectors; p++) {
-            const int NV = R(panel_vectors)(layer->vectors, p);
-            const real *panel = state + layer->W + p * WIDTH * (layer->I + 1);
-            for (ptrdiff_t i = 0; i < blocks.n; i++) {
-                const ptrdiff_t b = R(block_start)(blocks, i) * FM_BLOCK;
-                R(row_tile)((int)R(block_rows)(blocks, i), NV, C + R(column)(stride, p * WIDTH) + b,
-                            A + b, panel + NV * FM_LANES, panel, panel,
-                            R(panel_ahead)(panel, layer->I, NV, i, blocks.n), stride, layer->I,
-                            in_tile && activation == FM_RELU ? FM_STORE_RELU : FM_STORE);
-            }
+        const R(parts) widths = R(panels_of)(layer->vectors);
+        for (ptrdiff_t p = 0; p < widths.n; p++) {
+            const int NV = R(part_size)(widths, p);
+            const ptrdiff_t o = R(part_start)(widths, p) * FM_LANES;
+            const real *panel = state + layer->W + o * (layer->I + 1);
+            R(panel_of_rows)(C, A, panel + NV * FM_LANES, panel, A, stride, o, layer->I, NV, B,
+                             in_tile && activation == FM_RELU ? FM_STORE_RELU : FM_STORE);
         }
         if (!in_tile)
             R(activate_rows)(run, layer, C, first, B);
@@ -88,22 +101,17 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
     R(loss_rows)(run, R(at)(run, layer->out + first * FM_BLOCK), first, B);
 
     for (; layer > layers; layer--) {
-        const ptrdiff_t vectors = R(vectors)(layer->I), slope = layer[-1].slope;
+        const R(parts) widths = R(panels_of)(R(vectors)(layer->I));
+        const ptrdiff_t slope = layer[-1].slope;
         const int activation = net->activations[layer - layers - 1];
         const int in_tile = !slope && R(is_in_tile)(activation);
         const real *A = R(at)(run, layer->in + first * FM_BLOCK);
         real *dA = R(at)(run, layer->din + first * FM_BLOCK);
-        for (ptrdiff_t p = 0; 2 * p < vectors; p++) {
-            const int NV = R(panel_vectors)(vectors, p);
-            const real *panel = state + layer->WT + p * WIDTH * layer->O;
-            for (ptrdiff_t i = 0; i < blocks.n; i++) {
-                const ptrdiff_t b = R(block_start)(blocks, i) * FM_BLOCK;
-                const ptrdiff_t at = R(column)(stride, p * WIDTH) + b;
-                R(row_tile)((int)R(block_rows)(blocks, i), NV, dA + at, dZ + b, panel,
-                            R(zeros)(run), A + at,
-                            R(panel_ahead)(panel, layer->O, NV, i, blocks.n), stride, layer->O,
-                            in_tile && activation == FM_RELU ? FM_STORE_MASKED : FM_STORE);
-            }
+        for (ptrdiff_t p = 0; p < widths.n; p++) {
+            const ptrdiff_t i = R(part_start)(widths, p) * FM_LANES;
+            R(panel_of_rows)(dA, dZ, state + layer->WT + i * layer->O, R(zeros)(run), A, stride, i,
+                             layer->O, R(part_size)(widths, p), B,
+                             in_tile && activation == FM_RELU ? FM_STORE_MASKED : FM_STORE);
         }
         if (!in_tile)
             R(activation_backward)(dA, A, slope ? R(at)(run, slope + first * FM_BLOCK) : NULL, B,

@@ -5,7 +5,9 @@ FM_TARGET_BEGIN("avx2,fma")
 #include <immintrin.h>
 
 #define FM_LEVEL avx2
-#define FM_ROWS 6
+#define FM_PANEL 2
+#define FM_ROWS(NV) ((NV) == 2 ? 6 : 12)
+#define FM_MOST_ROWS 12
 #define FM_ONE_ROW 8
 
 // -- float32

@@ -5,7 +5,9 @@ FM_TARGET_BEGIN("avx512f,avx2,fma")
 #include <immintrin.h>
 
 #define FM_LEVEL avx512
-#define FM_ROWS 12
+#define FM_PANEL 3
+#define FM_ROWS(NV) ((NV) == 3 ? 8 : (NV) == 2 ? 12 : 16)
+#define FM_MOST_ROWS 16
 #define FM_ONE_ROW 16
 
 // -- float32

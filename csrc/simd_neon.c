@@ -5,7 +5,9 @@
 #include <string.h>
 
 #define FM_LEVEL neon
-#define FM_ROWS 12
+#define FM_PANEL 3
+#define FM_ROWS(NV) ((NV) == 3 ? 8 : (NV) == 2 ? 12 : 16)
+#define FM_MOST_ROWS 16
 #define FM_ONE_ROW 16
 
 // -- float32

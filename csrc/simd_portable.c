@@ -5,7 +5,9 @@
 #include <string.h>
 
 #define FM_LEVEL portable
-#define FM_ROWS 4
+#define FM_PANEL 2
+#define FM_ROWS(NV) 4
+#define FM_MOST_ROWS 4
 #define FM_ONE_ROW 8
 
 enum { LANES = 4 };

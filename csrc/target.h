@@ -30,21 +30,26 @@
     FM_PRAGMA(clang attribute push(__attribute__((target(names))), apply_to = function))
 #define FM_TARGET_END FM_PRAGMA(clang attribute pop)
 #define FM_UNROLL FM_PRAGMA(clang loop unroll(full))
+#define FM_UNROLL_TWICE FM_PRAGMA(clang loop unroll_count(2))
 #elif defined(__GNUC__)
 #define FM_TARGET_BEGIN(names) FM_PRAGMA(GCC push_options) FM_PRAGMA(GCC target(names))
 #define FM_TARGET_END FM_PRAGMA(GCC pop_options)
 #define FM_UNROLL FM_PRAGMA(GCC unroll 32)
+#define FM_UNROLL_TWICE FM_PRAGMA(GCC unroll 2)
 #else // MSVC lets any function use any intrinsic
 #define FM_TARGET_BEGIN(names)
 #define FM_TARGET_END
 #define FM_UNROLL
+#define FM_UNROLL_TWICE
 #endif
 
 // FM_COMPACT: every function is compiled once, not once more for each tile that it is part of. That
 // is slow to run, but sanitizers add their checks to every copy, and take half an hour to compile.
 #if defined(FM_COMPACT)
 #undef FM_UNROLL
+#undef FM_UNROLL_TWICE
 #define FM_UNROLL
+#define FM_UNROLL_TWICE
 #endif
 
 // The compiler then reads from memory again what it has read before: registers are for the sums.

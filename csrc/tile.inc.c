@@ -1,33 +1,35 @@
 // The register tiles: where the flops are. Written once over a vector type; R(name) carries the
-// dtype, FM_ROWS is the tallest tile that the instruction set's registers hold.
+// dtype, FM_PANEL is the widest tile in vectors, FM_ROWS(NV) the tallest of NV vectors that the
+// instruction set's registers hold.
 //
 // Every output is one chain of fused multiply-adds in increasing k, whatever the tile: that is
 // what makes the results the same to the bit for any thread count and instruction set.
 
 // C (M, NV vectors) = init + A (M, K) P (K, NV vectors), then relu, or the mask of dA by A > 0.
-// A comes in blocks of columns, `stride` apart, with lda between its rows; C and the mask are in one
-// block; ldp lies between the rows of P; init is one row; the mask is read only where there is one.
-// From `ahead` on, a cache line is asked for in every k.
+// C and the mask, which is read only where there is one, are the columns `at` of M rows in a block; A
+// comes in blocks of columns, `stride` apart, with lda between its rows; ldp lies between the rows of P;
+// init is one row. From `ahead` on, a cache line is asked for in every k.
 INLINE void R(row_tile_of)(real *restrict C, const real *restrict A, const real *restrict P,
                            const real *restrict init, const real *restrict mask, const real *ahead,
-                           ptrdiff_t lda, ptrdiff_t stride, ptrdiff_t ldp, ptrdiff_t K,
-                           int epilogue, const int M, const int NV)
+                           const ptrdiff_t at[FM_PANEL], ptrdiff_t stride, ptrdiff_t lda,
+                           ptrdiff_t ldp, ptrdiff_t K, int epilogue, const int M, const int NV)
 {
-    V acc[FM_ROWS][2];
+    V acc[FM_MOST_ROWS][FM_PANEL];
     FM_UNROLL
     for (int r = 0; r < M; r++)
         FM_UNROLL
         for (int j = 0; j < NV; j++)
             acc[r][j] = vload(init + j * FM_LANES);
     for (ptrdiff_t left = K; left > 0; left -= FM_BLOCK, A += stride) {
-        const real *four[(FM_ROWS + 3) / 4]; // every fourth row: few registers address all of them
+        const real *four[(FM_MOST_ROWS + 3) / 4]; // every fourth row: few registers address them all
         FM_UNROLL
         for (int r = 0; r < M; r += 4)
             four[r / 4] = A + r * lda;
         const ptrdiff_t n = left < FM_BLOCK ? left : FM_BLOCK;
+        FM_UNROLL_TWICE
         for (ptrdiff_t k = 0; k < n; k++, P += ldp, ahead += FM_ALIGN / sizeof(real)) {
             FM_PREFETCH(ahead);
-            V p[2];
+            V p[FM_PANEL];
             FM_UNROLL
             for (int j = 0; j < NV; j++)
                 p[j] = vload(P + j * FM_LANES);
@@ -48,8 +50,8 @@ INLINE void R(row_tile_of)(real *restrict C, const real *restrict A, const real 
             if (epilogue == FM_STORE_RELU)
                 c = vkeep(c, c);
             else if (epilogue == FM_STORE_MASKED)
-                c = vkeep(vload(mask + r * FM_BLOCK + j * FM_LANES), c);
-            vstore(C + r * FM_BLOCK + j * FM_LANES, c);
+                c = vkeep(vload(mask + at[j] + r * FM_BLOCK), c);
+            vstore(C + at[j] + r * FM_BLOCK, c);
         }
 }
 
@@ -75,118 +77,141 @@ INLINE void R(one_row_of)(real *restrict C, const real *restrict a, const real *
         vstore(C + j * FM_LANES, acc[j]);
 }
 
-// The gradient dW (M, NV vectors) = A^T (M, K) D (K, NV vectors) of M weight rows, where A and D are
-// columns of blocks, into errands->dW, once what waits there has been used; with_bias, before it a
-// row that is the sum of the rows of D. Meanwhile the errands are run.
-INLINE void R(column_tile_of)(R(errands) *errands, const real *restrict A, const real *restrict D,
-                              ptrdiff_t K, const int with_bias, const int M, const int NV)
+// acc (M, NV vectors) += a^T d, where d is a row of D, columns `at`, and a lies at D + a.
+INLINE void R(add_product)(V acc[FM_MOST_ROWS][FM_PANEL], const real *D, ptrdiff_t a,
+                           const ptrdiff_t at[FM_PANEL], const int M, const int NV)
+{
+    V d[FM_PANEL];
+    FM_UNROLL
+    for (int j = 0; j < NV; j++)
+        d[j] = vload(D + at[j]);
+    FM_UNROLL
+    for (int r = 0; r < M; r++) {
+        V x = vset1(D[a + r]);
+        FM_UNROLL
+        for (int j = 0; j < NV; j++)
+            acc[r][j] = vfma(x, d[j], acc[r][j]);
+    }
+}
+
+// The gradient dW (M, NV vectors) = A^T (M, K) D (K, NV vectors) of M weight rows, where A is columns
+// of a block and D the columns `at` of its rows, into errands->dW, once what waits there has been used.
+// Meanwhile the errands are run: the copies first, since the sums that wait are the last thing the
+// tile before computed.
+INLINE void R(column_tile_of)(R(errands) *errands, const real *A, const real *D,
+                              const ptrdiff_t at[FM_PANEL], ptrdiff_t K, const int M, const int NV)
 {
     enum { SOON = 8 };
-    V acc[FM_ROWS][2], db[2] = {vset1(0), vset1(0)};
+    V acc[FM_MOST_ROWS][FM_PANEL];
     FM_UNROLL
     for (int r = 0; r < M; r++)
         FM_UNROLL
         for (int j = 0; j < NV; j++)
             acc[r][j] = vset1(0);
-    // The copies come first, since the sums that wait are the last thing the tile before computed.
-    const size_t copies = (size_t)errands->copies;
+    const ptrdiff_t a = A - D; // both in the workspace: one pointer for the two of them
+    const real *const end = D + K * FM_BLOCK;
     const ptrdiff_t soon = R(min)(SOON, R(max)(0, K - errands->updates));
     const ptrdiff_t first = R(max)(errands->copies, soon);
-    const size_t updates = (size_t)R(min)(K - first, errands->updates);
-    for (ptrdiff_t k = 0; k < K; k++, A += FM_BLOCK, D += FM_BLOCK) {
-        if ((size_t)(k - first) < updates)
-            R(update)(errands, k - first);
-        else if ((size_t)k < copies)
-            R(copy)(errands, k);
-        V d[2];
-        FM_UNROLL
-        for (int j = 0; j < NV; j++)
-            d[j] = vload(D + j * FM_LANES);
-        if (with_bias)
-            FM_UNROLL
-            for (int j = 0; j < NV; j++)
-                db[j] = vadd(db[j], d[j]);
-        FM_UNROLL
-        for (int r = 0; r < M; r++) {
-            V a = vset1(A[r]);
-            FM_UNROLL
-            for (int j = 0; j < NV; j++)
-                acc[r][j] = vfma(a, d[j], acc[r][j]);
+    const ptrdiff_t updates = R(min)(K - first, errands->updates);
+    for (ptrdiff_t i = 0; i < first; i++, D += FM_BLOCK) {
+        if (i < errands->copies)
+            R(copy)(errands, i);
+        R(add_product)(acc, D, a, at, M, NV);
+    }
+    if (errands->is_plain)
+        for (ptrdiff_t i = 0; i < updates; i++, D += FM_BLOCK) {
+            R(plain_update)(errands, i);
+            R(add_product)(acc, D, a, at, M, NV);
         }
-    }
-    for (ptrdiff_t i = (ptrdiff_t)updates; i < errands->updates; i++)
+    else
+        for (ptrdiff_t i = 0; i < updates; i++, D += FM_BLOCK) {
+            R(update)(errands, i);
+            R(add_product)(acc, D, a, at, M, NV);
+        }
+    FM_UNROLL_TWICE
+    for (; D < end; D += FM_BLOCK)
+        R(add_product)(acc, D, a, at, M, NV);
+    for (ptrdiff_t i = updates; i < errands->updates; i++)
         R(update)(errands, i);
-    real *dW = errands->dW;
-    if (with_bias) {
-        FM_UNROLL
-        for (int j = 0; j < NV; j++)
-            vstore(dW + j * FM_LANES, db[j]);
-        dW += NV * FM_LANES;
-    }
     FM_UNROLL
     for (int r = 0; r < M; r++)
         FM_UNROLL
         for (int j = 0; j < NV; j++)
-            vstore(dW + (r * NV + j) * FM_LANES, acc[r][j]);
+            vstore(errands->dW + (r * NV + j) * FM_LANES, acc[r][j]);
 }
 
-// The tiles for M and NV known at run time.
-#if FM_ROWS == 12
-#define FOR_EACH_M(DO, NV) DO(1, NV) DO(2, NV) DO(3, NV) DO(4, NV) DO(5, NV) DO(6, NV) DO(7, NV) \
-    DO(8, NV) DO(9, NV) DO(10, NV) DO(11, NV) DO(12, NV)
-#elif FM_ROWS == 6
-#define FOR_EACH_M(DO, NV) DO(1, NV) DO(2, NV) DO(3, NV) DO(4, NV) DO(5, NV) DO(6, NV)
-#else
-#define FOR_EACH_M(DO, NV) DO(1, NV) DO(2, NV) DO(3, NV) DO(4, NV)
-#endif
-
-static void R(row_tile)(int M, int NV, real *C, const real *A, const real *P, const real *init,
-                        const real *mask, const real *ahead, ptrdiff_t stride, ptrdiff_t K,
-                        int epilogue)
+// db = the sum of the columns `at` of K rows of D.
+static void R(column_sum)(real db[WIDTH], const real *D, const ptrdiff_t at[FM_PANEL], ptrdiff_t K)
 {
-    switch (2 * M + NV - 1) {
-#define CASE(m, nv)                                                                          \
-    case 2 * m + nv - 1:                                                                     \
-        R(row_tile_of)(C, A, P, init, mask, ahead, FM_BLOCK, stride, nv * FM_LANES, K,       \
-                       epilogue, m, nv);                                                     \
-        break;
-        FOR_EACH_M(CASE, 1)
-        FOR_EACH_M(CASE, 2)
-#undef CASE
-    }
+    V sum[FM_PANEL];
+    FM_UNROLL
+    for (int j = 0; j < FM_PANEL; j++)
+        sum[j] = vset1(0);
+    for (ptrdiff_t k = 0; k < K; k++, D += FM_BLOCK)
+        FM_UNROLL
+        for (int j = 0; j < FM_PANEL; j++)
+            sum[j] = vadd(sum[j], vload(D + at[j]));
+    FM_UNROLL
+    for (int j = 0; j < FM_PANEL; j++)
+        vstore(db + j * FM_LANES, sum[j]);
 }
 
-// For matrices of users: rows lda apart, and P with rows ldp apart.
-static void R(row_tile_strided)(int M, int NV, real *C, const real *A, const real *P,
-                                const real *init, ptrdiff_t lda, ptrdiff_t stride, ptrdiff_t ldp,
-                                ptrdiff_t K, int epilogue)
-{
-    switch (2 * M + NV - 1) {
-#define CASE(m, nv)                                                                          \
-    case 2 * m + nv - 1:                                                                     \
-        R(row_tile_of)(C, A, P, init, P, P, lda, stride, ldp, K, epilogue, m, nv);           \
-        break;
-        FOR_EACH_M(CASE, 1)
-        FOR_EACH_M(CASE, 2)
-#undef CASE
-    }
-}
+// The tiles for M and NV known at run time, each in a function of its own: that is how compilers
+// share out the registers best.
+#define FOR_EACH_M(DO, NV)                                                                     \
+    DO(1, NV) DO(2, NV) DO(3, NV) DO(4, NV) DO(5, NV) DO(6, NV) DO(7, NV) DO(8, NV) DO(9, NV)  \
+    DO(10, NV) DO(11, NV) DO(12, NV) DO(13, NV) DO(14, NV) DO(15, NV) DO(16, NV)
+#define FOR_EACH_TILE(DO) FOR_EACH_M(DO, 1) FOR_EACH_M(DO, 2) FOR_EACH_M(DO, 3)
+#define EXISTS(M, NV) ((NV) <= FM_PANEL && (M) <= FM_ROWS(NV))
 
-static void R(column_tile)(int M, int NV, R(errands) *errands, const real *A, const real *D,
-                           ptrdiff_t K, int with_bias)
-{
-    switch (4 * M + 2 * (NV - 1) + with_bias) {
-#define CASE(m, nv)                                                                          \
-    case 4 * m + 2 * (nv - 1):                                                               \
-        R(column_tile_of)(errands, A, D, K, 0, m, nv);                                       \
-        break;                                                                               \
-    case 4 * m + 2 * (nv - 1) + 1:                                                           \
-        R(column_tile_of)(errands, A, D, K, 1, m, nv);                                       \
-        break;
-        FOR_EACH_M(CASE, 1)
-        FOR_EACH_M(CASE, 2)
-#undef CASE
+#define DEFINE(m, nv)                                                                          \
+    static void R(row_tile_##m##_##nv)(                                                        \
+        real *C, const real *A, const real *P, const real *init, const real *mask,             \
+        const real *ahead, const ptrdiff_t *at, ptrdiff_t stride, ptrdiff_t K, int epilogue)   \
+    {                                                                                          \
+        if (EXISTS(m, nv))                                                                     \
+            R(row_tile_of)(C, A, P, init, mask, ahead, at, stride, FM_BLOCK, (nv) * FM_LANES,  \
+                           K, epilogue, m, nv);                                                \
+    }                                                                                          \
+    static void R(strided_row_tile_##m##_##nv)(                                                \
+        real *C, const real *A, const real *P, const real *init, const ptrdiff_t *at,          \
+        ptrdiff_t stride, ptrdiff_t lda, ptrdiff_t ldp, ptrdiff_t K, int epilogue)             \
+    {                                                                                          \
+        if (EXISTS(m, nv))                                                                     \
+            R(row_tile_of)(C, A, P, init, A, P, at, stride, lda, ldp, K, epilogue, m, nv);     \
+    }                                                                                          \
+    static void R(column_tile_##m##_##nv)(R(errands) *errands, const real *A, const real *D,   \
+                                          const ptrdiff_t *at, ptrdiff_t K)                    \
+    {                                                                                          \
+        if (EXISTS(m, nv))                                                                     \
+            R(column_tile_of)(errands, A, D, at, K, m, nv);                                    \
     }
-}
+FOR_EACH_TILE(DEFINE)
+#undef DEFINE
+
+// By NV and M: C = init + A P, as row_tile_of has it, of a panel;
+#define NAME(m, nv) R(row_tile_##m##_##nv),
+static void (*const R(row_tiles)[3][16])(real *C, const real *A, const real *P, const real *init,
+                                         const real *mask, const real *ahead,
+                                         const ptrdiff_t *at, ptrdiff_t stride, ptrdiff_t K,
+                                         int epilogue) = {
+    {FOR_EACH_M(NAME, 1)}, {FOR_EACH_M(NAME, 2)}, {FOR_EACH_M(NAME, 3)}};
+#undef NAME
+// of matrices of users, with rows lda apart and P with rows ldp apart;
+#define NAME(m, nv) R(strided_row_tile_##m##_##nv),
+static void (*const R(strided_row_tiles)[3][16])(real *C, const real *A, const real *P,
+                                                 const real *init, const ptrdiff_t *at,
+                                                 ptrdiff_t stride, ptrdiff_t lda, ptrdiff_t ldp,
+                                                 ptrdiff_t K, int epilogue) = {
+    {FOR_EACH_M(NAME, 1)}, {FOR_EACH_M(NAME, 2)}, {FOR_EACH_M(NAME, 3)}};
+#undef NAME
+// and dW = A^T D, as column_tile_of has it.
+#define NAME(m, nv) R(column_tile_##m##_##nv),
+static void (*const R(column_tiles)[3][16])(R(errands) *errands, const real *A, const real *D,
+                                            const ptrdiff_t *at, ptrdiff_t K) = {
+    {FOR_EACH_M(NAME, 1)}, {FOR_EACH_M(NAME, 2)}, {FOR_EACH_M(NAME, 3)}};
+#undef NAME
 
 #undef FOR_EACH_M
+#undef FOR_EACH_TILE
+#undef EXISTS

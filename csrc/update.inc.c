@@ -51,6 +51,14 @@ INLINE void R(sgd)(real *W, real *v, ptrdiff_t shift, V dW, const R(rule) *rule,
     vstore(W + shift, vadd(w, rule->nesterov ? vfma(mu, velocity, dW) : velocity));
 }
 
+// The same by momentum and nothing else, in place.
+INLINE void R(momentum)(real *W, real *v, V dW, const R(rule) *rule)
+{
+    const V velocity = vfma(vset1(rule->momentum), vload(v), dW);
+    vstore(v, velocity);
+    vstore(W, vadd(vload(W), velocity));
+}
+
 // One vector of parameters and its two moments after a step of Adam, likewise.
 INLINE void R(adam)(real *W, real *m, real *v, ptrdiff_t shift, V dW, const R(rule) *rule,
                     int decays)

@@ -13,11 +13,20 @@ static void R(store_gradients)(fm_run *run, const fm_layer *layer, const real *d
 // Where the updated parameters go.
 INLINE real *R(new_state)(const fm_run *run) { return run->backup ? run->backup : run->state; }
 
-// Tiles share out the features of a layer; none reaches over the end of a block.
-enum { R(TILES_OF_BLOCK) = (FM_BLOCK + FM_ROWS - 1) / FM_ROWS };
-INLINE ptrdiff_t R(n_tiles)(ptrdiff_t I)
+// Tiles over a panel of NV vectors share out the features of a layer; none reaches over the end of a
+// block.
+INLINE ptrdiff_t R(n_tiles)(ptrdiff_t I, int NV)
 {
-    return I / FM_BLOCK * R(TILES_OF_BLOCK) + R(blocks_of)(I % FM_BLOCK).n;
+    return I / FM_BLOCK * R(parts_of)(FM_BLOCK, FM_ROWS(NV)).n +
+           R(parts_of)(I % FM_BLOCK, FM_ROWS(NV)).n;
+}
+
+// How many tiles the panels before panel p have.
+INLINE ptrdiff_t R(tiles_before)(R(parts) widths, ptrdiff_t p, ptrdiff_t I)
+{
+    const ptrdiff_t wider = R(min)(p, widths.rest);
+    return wider * R(n_tiles)(I, (int)widths.size + 1) +
+           (p - wider) * R(n_tiles)(I, (int)widths.size);
 }
 
 // How many blocks of A to go through for one panel of dZ before the next: as many as fit the
@@ -32,31 +41,43 @@ static ptrdiff_t R(blocks_at_a_time)(ptrdiff_t B, ptrdiff_t O)
     return B * O * (ptrdiff_t)sizeof(real) <= FM_CACHE ? 1 : 1 + FM_CACHE / block;
 }
 
-// Rows [f, f + M) of panel p; D is that panel's columns of dZ. The first rows bring the bias along,
-// which lies before them.
-static void R(weights_tile)(fm_run *run, const fm_layer *layer, R(errands) *errands, const real *D,
-                            ptrdiff_t p, ptrdiff_t f, ptrdiff_t M)
+// The bias of the panel of NV vectors that begins with column o: the columns `at` of dZ.
+static void R(bias)(fm_run *run, const fm_layer *layer, const R(errands) *errands, const real *dZ,
+                    const ptrdiff_t at[FM_PANEL], ptrdiff_t o, int NV)
 {
-    const int NV = R(panel_vectors)(layer->vectors, p), width = NV * FM_LANES, with_bias = f == 0;
+    _Alignas(FM_ALIGN) real db[WIDTH];
+    R(column_sum)(db, dZ, at, run->B);
+    if (run->store_gradients) {
+        R(store_gradients)(run, layer, db, layer->I, 1, o, NV * FM_LANES);
+        return;
+    }
+    real *state = (real *)run->state + o * (layer->I + 1);
+    for (ptrdiff_t j = 0; j < NV * FM_LANES; j += FM_LANES)
+        R(update_vector)(state + layer->W + j, state + layer->moment1 + j, state + layer->moment2 + j,
+                         errands->shift, vload(db + j), &errands->rule, 0);
+}
+
+// Rows [f, f + M) of that panel.
+static void R(weights_tile)(fm_run *run, const fm_layer *layer, R(errands) *errands, const real *dZ,
+                            const ptrdiff_t at[FM_PANEL], ptrdiff_t o, int NV, ptrdiff_t f, int M)
+{
+    const ptrdiff_t width = NV * FM_LANES;
     const real *A = R(at)(run, layer->in + R(column)(R(block_stride)(run), f));
-    real *state = (real *)run->state + p * WIDTH * (layer->I + 1) + (with_bias ? 0 : 1 + f) * width;
+    real *state = (real *)run->state + o * (layer->I + 1) + (1 + f) * width;
     errands->next_W = state + layer->W;
     errands->next_moment1 = state + layer->moment1;
     errands->copies = R(next_copies)(run, errands);
-    R(column_tile)((int)M, NV, errands, A, D, run->B, with_bias);
+    R(column_tiles)[NV - 1][M - 1](errands, A, dZ, at, run->B);
     R(gather_on)(run, errands);
     errands->updates = 0;
     if (run->store_gradients) {
-        if (with_bias)
-            R(store_gradients)(run, layer, errands->dW, layer->I, 1, p * WIDTH, width);
-        R(store_gradients)(run, layer, errands->dW + with_bias * width, f, M, p * WIDTH, width);
+        R(store_gradients)(run, layer, errands->dW, f, M, o, width);
         return;
     }
     errands->W = state + layer->W;
     errands->moment1 = state + layer->moment1;
     errands->moment2 = state + layer->moment2;
-    errands->bias_vectors = with_bias * NV;
-    errands->updates = (with_bias + M) * NV;
+    errands->updates = M * NV;
 }
 
 // A part of the weight tiles of one layer. Of the first layer it is the tiles [from, to) in an
@@ -68,28 +89,35 @@ static void R(weights_layer)(fm_run *run, const fm_layer *layer, R(errands) *err
     const fm_layer *layers = R(layers)(run);
     const int first_layer = layer == layers, last_layer = layer == layers + run->net.n_layers - 1;
     const real *dZ = R(at)(run, last_layer ? layer->out : layer[1].din);
-    const ptrdiff_t n_panels = (layer->vectors + 1) / 2, n = R(n_tiles)(layer->I);
+    const R(parts) widths = R(panels_of)(layer->vectors);
     const ptrdiff_t I = layer->I, group = R(blocks_at_a_time)(run->B, layer->O) * FM_BLOCK;
-    const R(blocks) whole = R(blocks_of)(FM_BLOCK), rest = R(blocks_of)(I % FM_BLOCK);
     if (first_layer && R(gathers_ahead)(run))
-        R(gather_ahead)(run, errands, from, to, n * n_panels);
+        R(gather_ahead)(run, errands, from, to, R(tiles_before)(widths, widths.n, I));
     for (ptrdiff_t start = 0; start < I; start += group)
-        for (ptrdiff_t p = 0; p < n_panels; p++) {
-            const real *D = dZ + R(column)(R(block_stride)(run), p * WIDTH);
-            ptrdiff_t at = first_layer ? p * n + start / FM_BLOCK * R(TILES_OF_BLOCK) : p;
+        for (ptrdiff_t p = 0; p < widths.n; p++) {
+            const ptrdiff_t o = R(part_start)(widths, p) * FM_LANES;
+            const int NV = R(part_size)(widths, p);
+            const R(parts) whole = R(parts_of)(FM_BLOCK, FM_ROWS(NV));
+            const R(parts) rest = R(parts_of)(I % FM_BLOCK, FM_ROWS(NV));
+            ptrdiff_t unit = p, at[FM_PANEL];
+            if (first_layer)
+                unit = R(tiles_before)(widths, p, I) + start / FM_BLOCK * whole.n;
+            R(columns)(at, R(block_stride)(run), o, NV);
             for (ptrdiff_t f = start; f < R(min)(I, start + group); f += FM_BLOCK) {
-                const R(blocks) tiles = I - f < FM_BLOCK ? rest : whole;
-                for (ptrdiff_t t = 0; t < tiles.n; t++, at += first_layer)
-                    if (at >= from && at < to)
-                        R(weights_tile)(run, layer, errands, D, p, f + R(block_start)(tiles, t),
-                                        R(block_rows)(tiles, t));
+                const R(parts) tiles = I - f < FM_BLOCK ? rest : whole;
+                if (f == 0 && unit >= from && unit < to)
+                    R(bias)(run, layer, errands, dZ, at, o, NV);
+                for (ptrdiff_t t = 0; t < tiles.n; t++, unit += first_layer)
+                    if (unit >= from && unit < to)
+                        R(weights_tile)(run, layer, errands, dZ, at, o, NV,
+                                        f + R(part_start)(tiles, t), R(part_size)(tiles, t));
             }
         }
     R(gather_rest)(run, errands);
     R(flush)(errands);
+    real *state = R(new_state)(run);
     for (ptrdiff_t p = from; !first_layer && !run->store_gradients && p < to; p++)
-        R(transpose_panel)(R(new_state)(run) + layer->WT,
-                           R(new_state)(run) + layer->W + p * WIDTH * (layer->I + 1), layer, p);
+        R(transpose_panel)(state + layer->WT, state + layer->W, layer, p);
 }
 
 // Part `part` of `n_parts` of all weight tiles: a stretch of equal cost of an order that goes layer
@@ -105,12 +133,15 @@ static void R(weights_part)(fm_run *run, int part, int n_parts)
     R(errands) errands;
     errands.rule = R(rule_of)(&run->rule);
     errands.shift = R(new_state)(run) - (real *)run->state;
+    errands.is_plain = !errands.rule.adam && !errands.rule.nesterov && !errands.rule.decays &&
+                       errands.shift == 0;
     errands.updates = errands.row = errands.end = errands.copied = 0;
     ptrdiff_t cost = 0;
     for (const fm_layer *layer = layers; layer < layers + run->net.n_layers; layer++) {
         // Where the stretch begins and ends, in units of this layer.
-        const ptrdiff_t n_panels = (layer->vectors + 1) / 2;
-        const ptrdiff_t units = n_panels * (layer > layers ? 1 : R(n_tiles)(layer->I));
+        const R(parts) widths = R(panels_of)(layer->vectors);
+        const ptrdiff_t units =
+            layer > layers ? widths.n : R(tiles_before)(widths, widths.n, layer->I);
         const ptrdiff_t whole = layer->I * layer->vectors;
         const ptrdiff_t first = (from - cost) * units / whole, last = (to - cost) * units / whole;
         const ptrdiff_t begin = first > 0 ? R(min)(first, units) : 0;
