@@ -21,6 +21,7 @@
 #define vsqrt R(vsqrt)
 #define vfma R(vfma)
 #define vfnma R(vfnma)
+#define vfma_number R(vfma_number)
 #define vkeep R(vkeep)
 #define vselect_lt R(vselect_lt)
 #define vsum R(vsum)

@@ -33,6 +33,14 @@ INLINE V_r32 vmax_r32(V_r32 a, V_r32 b) { return _mm512_max_ps(a, b); }
 INLINE V_r32 vmin_r32(V_r32 a, V_r32 b) { return _mm512_min_ps(a, b); }
 INLINE V_r32 vsqrt_r32(V_r32 a) { return _mm512_sqrt_ps(a); }
 INLINE V_r32 vfma_r32(V_r32 a, V_r32 b, V_r32 c) { return _mm512_fmadd_ps(a, b, c); }
+#if defined(__GNUC__)
+#define FM_NUMBERS_FROM_MEMORY 1
+INLINE V_r32 vfma_number_r32(const float *a, V_r32 b, V_r32 c)
+{
+    __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(c) : "v"(b), "m"(*a));
+    return c;
+}
+#endif
 INLINE V_r32 vfnma_r32(V_r32 a, V_r32 b, V_r32 c) { return _mm512_fnmadd_ps(a, b, c); }
 INLINE V_r32 vkeep_r32(V_r32 a, V_r32 x)
 {
@@ -117,6 +125,13 @@ INLINE V_r64 vmax_r64(V_r64 a, V_r64 b) { return _mm512_max_pd(a, b); }
 INLINE V_r64 vmin_r64(V_r64 a, V_r64 b) { return _mm512_min_pd(a, b); }
 INLINE V_r64 vsqrt_r64(V_r64 a) { return _mm512_sqrt_pd(a); }
 INLINE V_r64 vfma_r64(V_r64 a, V_r64 b, V_r64 c) { return _mm512_fmadd_pd(a, b, c); }
+#if defined(__GNUC__)
+INLINE V_r64 vfma_number_r64(const double *a, V_r64 b, V_r64 c)
+{
+    __asm__("vfmadd231pd %2%{1to8%}, %1, %0" : "+v"(c) : "v"(b), "m"(*a));
+    return c;
+}
+#endif
 INLINE V_r64 vfnma_r64(V_r64 a, V_r64 b, V_r64 c) { return _mm512_fnmadd_pd(a, b, c); }
 INLINE V_r64 vkeep_r64(V_r64 a, V_r64 x)
 {

@@ -5,6 +5,26 @@
 // Every output is one chain of fused multiply-adds in increasing k, whatever the tile: that is
 // what makes the results the same to the bit for any thread count and instruction set.
 
+// acc (NV vectors) += *a p, in row r of a tile. Where the instruction can take the number from memory
+// every second row lets it: a load more for each vector, and for each row an instruction less, which
+// counts on a core that decodes for two threads.
+INLINE void R(add_multiple)(V *acc, const real *a, const V *p, const int r, const int NV)
+{
+#if FM_NUMBERS_FROM_MEMORY
+    if (r % 2 == 1) {
+        FM_UNROLL
+        for (int j = 0; j < NV; j++)
+            acc[j] = vfma_number(a, p[j], acc[j]);
+        return;
+    }
+#endif
+    (void)r;
+    const V number = vset1(*a);
+    FM_UNROLL
+    for (int j = 0; j < NV; j++)
+        acc[j] = vfma(number, p[j], acc[j]);
+}
+
 // C (M, NV vectors) = init + A (M, K) P (K, NV vectors), then relu, or the mask of dA by A > 0.
 // C and the mask, which is read only where there is one, are the columns `at` of M rows in a block; A
 // comes in blocks of columns, `stride` apart, with lda between its rows; ldp lies between the rows of P;
@@ -34,12 +54,8 @@ INLINE void R(row_tile_of)(real *restrict C, const real *restrict A, const real 
             for (int j = 0; j < NV; j++)
                 p[j] = vload(P + j * FM_LANES);
             FM_UNROLL
-            for (int r = 0; r < M; r++) {
-                V a = vset1(four[r / 4][(r % 4) * lda + k]);
-                FM_UNROLL
-                for (int j = 0; j < NV; j++)
-                    acc[r][j] = vfma(a, p[j], acc[r][j]);
-            }
+            for (int r = 0; r < M; r++)
+                R(add_multiple)(acc[r], four[r / 4] + (r % 4) * lda + k, p, r, NV);
         }
     }
     FM_UNROLL
@@ -86,12 +102,8 @@ INLINE void R(add_product)(V acc[FM_MOST_ROWS][FM_PANEL], const real *D, ptrdiff
     for (int j = 0; j < NV; j++)
         d[j] = vload(D + at[j]);
     FM_UNROLL
-    for (int r = 0; r < M; r++) {
-        V x = vset1(D[a + r]);
-        FM_UNROLL
-        for (int j = 0; j < NV; j++)
-            acc[r][j] = vfma(x, d[j], acc[r][j]);
-    }
+    for (int r = 0; r < M; r++)
+        R(add_multiple)(acc[r], D + a + r, d, r, NV);
 }
 
 // The gradient dW (M, NV vectors) = A^T (M, K) D (K, NV vectors) of M weight rows, where A is columns
