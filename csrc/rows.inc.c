@@ -42,29 +42,60 @@ static void R(activate_rows)(const fm_run *run, const fm_layer *layer, real *A, 
         R(drop)(run, l, A, slopes, first, B, layer->O, stride);
 }
 
-// Where in the panel after this one, of K rows, tile i of n may ask for lines: the last tiles share
-// it out, a line of it in every k. The others ask for what they have.
-INLINE const real *R(panel_ahead)(const real *panel, ptrdiff_t K, int NV, ptrdiff_t i, ptrdiff_t n)
+// C (B, columns of all panels) = init + A (B, K) P.
+typedef struct R(product) {
+    real *C;                     // in blocks, like A
+    const real *A, *mask;        // the mask in C's place
+    const real *panels;          // [panel][heads + K][width]
+    const real *zeros;           // init, where the panels have no heads,
+    ptrdiff_t heads;             // that is one row, the bias, or none
+    R(parts) widths;
+    ptrdiff_t B, K, stride;
+    int epilogue;
+} R(product);
+
+// Where rows [k, ...) of panel p begin.
+INLINE const real *R(panel)(const R(product) *of, ptrdiff_t p, ptrdiff_t k)
 {
-    const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real);
-    const ptrdiff_t lines = NV * FM_LANES / line, from_end = n - 1 - i;
-    return from_end < lines ? panel + K * NV * FM_LANES + (lines - 1 - from_end) * K * line : panel;
+    const ptrdiff_t width = R(part_size)(of->widths, p) * FM_LANES;
+    return of->panels + R(part_start)(of->widths, p) * FM_LANES * (of->heads + of->K) +
+           (of->heads + k) * width;
 }
 
-// Columns of C for B rows = init + A P, a panel of NV vectors and K rows, in tiles of rows. C's columns
-// begin with o, the panel's own, and so do the mask's.
-static void R(panel_of_rows)(real *C, const real *A, const real *P, const real *init,
-                             const real *mask, ptrdiff_t stride, ptrdiff_t o, ptrdiff_t K, int NV,
-                             ptrdiff_t B, int epilogue)
+// Columns of panel p, as far as rows [k, end) of it go: from init or, where k > 0, from what C has.
+// Meanwhile the last tiles share out `next`, to be read after this, and ask for a line of it in every
+// k; the others ask for what they have.
+static void R(panel_product)(const R(product) *of, ptrdiff_t p, ptrdiff_t k, ptrdiff_t end,
+                             const real *next)
 {
-    const R(parts) tiles = R(parts_of)(B, FM_ROWS(NV));
+    const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real), n = end - k;
+    const int NV = R(part_size)(of->widths, p);
+    const ptrdiff_t lines = NV * FM_LANES / line, width = NV * FM_LANES;
+    const R(parts) tiles = R(parts_of)(of->B, FM_ROWS(NV));
+    const real *P = R(panel)(of, p, k), *A = of->A + R(column)(of->stride, k);
+    const real *init = of->heads ? R(panel)(of, p, 0) - width : of->zeros;
     ptrdiff_t at[FM_PANEL];
-    R(columns)(at, stride, o, NV);
+    R(columns)(at, of->stride, R(part_start)(of->widths, p) * FM_LANES, NV);
     for (ptrdiff_t i = 0; i < tiles.n; i++) {
-        const ptrdiff_t b = R(part_start)(tiles, i) * FM_BLOCK;
+        const ptrdiff_t b = R(part_start)(tiles, i) * FM_BLOCK, part = lines - (tiles.n - i);
         R(row_tiles)[NV - 1][R(part_size)(tiles, i) - 1](
-            C + b, A + b, P, init, mask + b, R(panel_ahead)(P, K, NV, i, tiles.n), at, stride, K,
-            epilogue);
+            of->C + b, A + b, P, k == 0 ? init : NULL, of->mask + b,
+            part < 0 ? P : next + part * n * line, at, of->stride, n,
+            end == of->K ? of->epilogue : FM_STORE);
+    }
+}
+
+// All of it, in stretches of K: what is read of A and of a panel then stays in the second-level cache.
+static void R(multiply)(const R(product) *of)
+{
+    enum { BLOCKS = FM_STRETCH / sizeof(real) / FM_BLOCK };
+    const R(parts) stretches = R(parts_of)((of->K + FM_BLOCK - 1) / FM_BLOCK, BLOCKS);
+    for (ptrdiff_t s = 0; s < stretches.n; s++) {
+        const ptrdiff_t k = R(part_start)(stretches, s) * FM_BLOCK;
+        const ptrdiff_t end = R(min)(of->K, k + R(part_size)(stretches, s) * FM_BLOCK);
+        for (ptrdiff_t p = 0; p < of->widths.n; p++)
+            R(panel_product)(of, p, k, end,
+                             p + 1 < of->widths.n ? R(panel)(of, p + 1, k) : R(panel)(of, 0, end));
     }
 }
 
@@ -84,14 +115,11 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
         const int in_tile = !layer->slope && R(is_in_tile)(activation);
         const real *A = R(at)(run, layer->in + first * FM_BLOCK);
         real *C = R(at)(run, layer->out + first * FM_BLOCK);
-        const R(parts) widths = R(panels_of)(layer->vectors);
-        for (ptrdiff_t p = 0; p < widths.n; p++) {
-            const int NV = R(part_size)(widths, p);
-            const ptrdiff_t o = R(part_start)(widths, p) * FM_LANES;
-            const real *panel = state + layer->W + o * (layer->I + 1);
-            R(panel_of_rows)(C, A, panel + NV * FM_LANES, panel, A, stride, o, layer->I, NV, B,
-                             in_tile && activation == FM_RELU ? FM_STORE_RELU : FM_STORE);
-        }
+        R(multiply)(&(R(product)){
+            .C = C, .A = A, .mask = A, .panels = state + layer->W, .heads = 1,
+            .widths = R(panels_of)(layer->vectors), .B = B, .K = layer->I, .stride = stride,
+            .epilogue = in_tile && activation == FM_RELU ? FM_STORE_RELU : FM_STORE,
+        });
         if (!in_tile)
             R(activate_rows)(run, layer, C, first, B);
     }
@@ -101,18 +129,16 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
     R(loss_rows)(run, R(at)(run, layer->out + first * FM_BLOCK), first, B);
 
     for (; layer > layers; layer--) {
-        const R(parts) widths = R(panels_of)(R(vectors)(layer->I));
         const ptrdiff_t slope = layer[-1].slope;
         const int activation = net->activations[layer - layers - 1];
         const int in_tile = !slope && R(is_in_tile)(activation);
         const real *A = R(at)(run, layer->in + first * FM_BLOCK);
         real *dA = R(at)(run, layer->din + first * FM_BLOCK);
-        for (ptrdiff_t p = 0; p < widths.n; p++) {
-            const ptrdiff_t i = R(part_start)(widths, p) * FM_LANES;
-            R(panel_of_rows)(dA, dZ, state + layer->WT + i * layer->O, R(zeros)(run), A, stride, i,
-                             layer->O, R(part_size)(widths, p), B,
-                             in_tile && activation == FM_RELU ? FM_STORE_MASKED : FM_STORE);
-        }
+        R(multiply)(&(R(product)){
+            .C = dA, .A = dZ, .mask = A, .panels = state + layer->WT, .zeros = R(zeros)(run),
+            .widths = R(panels_of)(R(vectors)(layer->I)), .B = B, .K = layer->O, .stride = stride,
+            .epilogue = in_tile && activation == FM_RELU ? FM_STORE_MASKED : FM_STORE,
+        });
         if (!in_tile)
             R(activation_backward)(dA, A, slope ? R(at)(run, slope + first * FM_BLOCK) : NULL, B,
                                    layer->I, stride, activation);

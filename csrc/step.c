@@ -60,8 +60,7 @@ static ptrdiff_t rows_at_a_time(const fm_run *run)
         if (run->net.sizes[l] > widest)
             widest = run->net.sizes[l];
     ptrdiff_t rows = FM_CACHE / (widest * (ptrdiff_t)itemsize(run));
-    ptrdiff_t least = 2 * functions(run)->rows;
-    return rows > least ? rows : least;
+    return rows > FM_ROWS_AT_LEAST ? rows : FM_ROWS_AT_LEAST;
 }
 
 static void step_part(void *argument, int thread)

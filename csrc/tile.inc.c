@@ -28,9 +28,9 @@ INLINE void R(add_multiple)(V *acc, const real *a, const V *p, const int r, cons
 // C (M, NV vectors) = init + A (M, K) P (K, NV vectors), then relu, or the mask of dA by A > 0.
 // C and the mask, which is read only where there is one, are the columns `at` of M rows in a block; A
 // comes in blocks of columns, `stride` apart, with lda between its rows; ldp lies between the rows of P;
-// init is one row. From `ahead` on, a cache line is asked for in every k.
+// init is one row, or NULL for what C has. From `ahead` on, a cache line is asked for in every k.
 INLINE void R(row_tile_of)(real *restrict C, const real *restrict A, const real *restrict P,
-                           const real *restrict init, const real *restrict mask, const real *ahead,
+                           const real *init, const real *restrict mask, const real *ahead,
                            const ptrdiff_t at[FM_PANEL], ptrdiff_t stride, ptrdiff_t lda,
                            ptrdiff_t ldp, ptrdiff_t K, int epilogue, const int M, const int NV)
 {
@@ -39,7 +39,7 @@ INLINE void R(row_tile_of)(real *restrict C, const real *restrict A, const real 
     for (int r = 0; r < M; r++)
         FM_UNROLL
         for (int j = 0; j < NV; j++)
-            acc[r][j] = vload(init + j * FM_LANES);
+            acc[r][j] = vload(init ? init + j * FM_LANES : C + at[j] + r * FM_BLOCK);
     for (ptrdiff_t left = K; left > 0; left -= FM_BLOCK, A += stride) {
         const real *four[(FM_MOST_ROWS + 3) / 4]; // every fourth row: few registers address them all
         FM_UNROLL
