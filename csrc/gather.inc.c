@@ -15,7 +15,8 @@ INLINE void R(gather_row)(const fm_run *run, ptrdiff_t at, ptrdiff_t out, ptrdif
         vstore(blocks + R(column)(stride, k), vload(row + k));
     for (; I - k >= FM_BLOCK; k += FM_BLOCK)
         memcpy(blocks + R(column)(stride, k), row + k, FM_BLOCK * sizeof(real));
-    memcpy(blocks + R(column)(stride, k), row + k, (size_t)(I - k) * sizeof(real));
+    if (k < I)
+        memcpy(blocks + R(column)(stride, k), row + k, (size_t)(I - k) * sizeof(real));
 }
 
 // A_0 = X[rows] for the rows [first, last) of the batch. Shuffled rows lie anywhere in memory, so

@@ -180,6 +180,8 @@ static void R(transpose_panel)(real *WT, const real *W, const fm_layer *layer, p
         const ptrdiff_t in_width = R(part_size)(in_widths, q) * FM_LANES;
         ptrdiff_t i = R(part_start)(in_widths, q) * FM_LANES;
         real *out = WT + i * layer->O + n * in_width;
+        // the next one's place, which may be far away: a line for every one that is written here
+        const real *next = WT + (i + in_width) * layer->O + n * in_width;
         for (ptrdiff_t j = 0; j < in_width; j += FM_LANES, i += FM_LANES, from += FM_LANES * width)
             for (ptrdiff_t o = 0; o < last; o += FM_LANES) {
                 const ptrdiff_t rows = R(min)(FM_LANES, layer->I - i);
@@ -187,8 +189,10 @@ static void R(transpose_panel)(real *WT, const real *W, const fm_layer *layer, p
                 for (ptrdiff_t r = 0; r < FM_LANES; r++)
                     block[r] = r < rows ? vload(from + r * width + o) : vset1(0);
                 vtranspose(block);
-                for (ptrdiff_t r = 0; r < R(min)(FM_LANES, last - o); r++)
+                for (ptrdiff_t r = 0; r < R(min)(FM_LANES, last - o); r++) {
                     vstore(out + (o + r) * in_width + j, block[r]);
+                    FM_PREFETCH_TO_WRITE(next + (o + r) * in_width + j);
+                }
             }
     }
 }

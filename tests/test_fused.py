@@ -15,8 +15,8 @@ from fastmlp._core import OUTPUTS, Core
 levels = pytest.mark.parametrize("level", LEVELS)
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
-# Vectors have 2 to 16 lanes, panels two vectors, tiles 4, 6 or 12 rows: both sides of all of them.
-EDGES = [47, 48, 49, 59, 60, 61, 63, 64, 65, 95, 96, 97, 127, 128, 129]
+# Vectors have 2 to 16 lanes, panels up to three vectors, tiles 4 to 16 rows: both sides of all of them.
+EDGES = [47, 48, 49, 59, 60, 61, 63, 64, 65, 95, 96, 97, 127, 128, 129, 143, 144, 145]
 OTHERS = [(1, 1), (5, 17), (12, 16), (13, 33)]
 
 
@@ -27,6 +27,9 @@ def covering():
         for j, k in OTHERS:
             cases += [(n, j, k), (j, n, k), (j, k, n)]
     cases += np.random.default_rng(0).integers(1, 80, (150, 3)).tolist()
+    # sums of as much as a row tile does at a time, 192 or 416, of one more, and of three times that
+    for n in (192, 193, 416, 417, 1249):
+        cases += [(9, n, 5), (9, 5, n), (40, n, 50), (40, 50, n)]
     # more rows than pass through a network at once, more columns than one tile group
     return [*cases, (300, 1000, 20), (1000, 70, 130), (600, 500, 40), (2, 30, 1500)]
 
@@ -229,7 +232,7 @@ def test_every_level_has_the_same_loss_and_gradients(dtype, loss, sizes):
 
 NETS = [  # wide ones have more outputs than one row takes at once
     (3, 5), (7, 31, 2), (130, 129, 10), (20, 257, 64, 33), (1, 1, 1, 1), (17, 300, 1), (9, 1000),
-    (64, 128, 128, 10), (5, 127, 255, 7),
+    (64, 128, 128, 10), (5, 127, 255, 7), (850, 450, 7), (3, 5, 1300, 2),
 ]  # fmt: skip
 
 
