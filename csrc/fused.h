@@ -29,7 +29,6 @@ typedef struct fm_layer {
 
 // What one instruction set does for one dtype; fastmlp.h says what each function does.
 typedef struct fm_functions {
-    int rows;                    // of a tile over a full panel
     ptrdiff_t (*layout)(const fm_net *net, const fm_rule *rule, ptrdiff_t max_rows,
                         fm_layer *layers, ptrdiff_t *state);
     void (*prepare)(fm_run *run);

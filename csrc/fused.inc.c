@@ -57,7 +57,6 @@ INLINE ptrdiff_t R(max)(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 #include "forward.inc.c"
 
 static const fm_functions R(functions) = {
-    .rows = FM_ROWS(FM_PANEL),
     .layout = R(layout),
     .prepare = R(prepare),
     .load = R(load),

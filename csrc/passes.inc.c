@@ -65,9 +65,9 @@ static void R(clipped_update)(fm_run *run)
     const real decay = (real)run->rule.weight_decay;
     real *flat = run->gradients;
     const ptrdiff_t n = end[-1].flat + (end[-1].I + 1) * end[-1].O;
-    for (; decay != 0 && layer < end; layer++)
-        for (ptrdiff_t p = 0; p < R(panels_of)(layer->vectors).n; p++) {
-            const R(parts) widths = R(panels_of)(layer->vectors);
+    for (; decay != 0 && layer < end; layer++) {
+        const R(parts) widths = R(panels_of)(layer->vectors);
+        for (ptrdiff_t p = 0; p < widths.n; p++) {
             const ptrdiff_t o = R(part_start)(widths, p) * FM_LANES;
             const ptrdiff_t width = R(part_size)(widths, p) * FM_LANES;
             const real *W = (const real *)run->state + layer->W + o * (layer->I + 1) + width;
@@ -78,6 +78,7 @@ static void R(clipped_update)(fm_run *run)
                     vstore_n(dW, vfma(vset1(decay), vload(W + j), vload_n(dW, valid)), valid);
                 }
         }
+    }
     const double norm = sqrt(FM_SUM_OF_SQUARES(flat, n));
     // an infinite norm leaves nothing to scale, and NaN says so
     const double kept = isinf(norm) ? NAN : norm > run->rule.max_norm ? run->rule.max_norm / norm : 1;
@@ -86,9 +87,9 @@ static void R(clipped_update)(fm_run *run)
     rule.decay = 0; // it is in already
     const V factor = vset1((real)(rule.adam ? kept : -run->rule.learning_rate * kept));
     const ptrdiff_t shift = R(new_state)(run) - (real *)run->state;
-    for (layer = layers; layer < end; layer++)
-        for (ptrdiff_t p = 0; p < R(panels_of)(layer->vectors).n; p++) {
-            const R(parts) widths = R(panels_of)(layer->vectors);
+    for (layer = layers; layer < end; layer++) {
+        const R(parts) widths = R(panels_of)(layer->vectors);
+        for (ptrdiff_t p = 0; p < widths.n; p++) {
             const ptrdiff_t o = R(part_start)(widths, p) * FM_LANES;
             const ptrdiff_t width = R(part_size)(widths, p) * FM_LANES;
             real *panel = (real *)run->state + o * (layer->I + 1);
@@ -105,4 +106,5 @@ static void R(clipped_update)(fm_run *run)
                 R(transpose_panel)(R(new_state)(run) + layer->WT, R(new_state)(run) + layer->W, layer,
                                    p);
         }
+    }
 }

@@ -6,8 +6,8 @@
 
 #define FM_LEVEL portable
 #define FM_PANEL 2
-#define FM_ROWS(NV) 4
-#define FM_MOST_ROWS 4
+#define FM_ROWS(NV) ((NV) == 2 ? 4 : 8)
+#define FM_MOST_ROWS 8
 #define FM_ONE_ROW 8
 
 enum { LANES = 4 };
