@@ -15,7 +15,7 @@ from fastmlp._core import OUTPUTS, Core
 levels = pytest.mark.parametrize("level", LEVELS)
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
-# Vectors have 2 to 16 lanes, panels up to three vectors, tiles 4 to 16 rows: both sides of all of them.
+# Vectors have 2 to 16 lanes, panels up to three vectors, tiles 4 to 16 rows: both sides of all.
 EDGES = [47, 48, 49, 59, 60, 61, 63, 64, 65, 95, 96, 97, 127, 128, 129, 143, 144, 145]
 OTHERS = [(1, 1), (5, 17), (12, 16), (13, 33)]
 
