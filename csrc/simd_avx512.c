@@ -33,6 +33,7 @@ INLINE V_r32 vmax_r32(V_r32 a, V_r32 b) { return _mm512_max_ps(a, b); }
 INLINE V_r32 vmin_r32(V_r32 a, V_r32 b) { return _mm512_min_ps(a, b); }
 INLINE V_r32 vsqrt_r32(V_r32 a) { return _mm512_sqrt_ps(a); }
 INLINE V_r32 vfma_r32(V_r32 a, V_r32 b, V_r32 c) { return _mm512_fmadd_ps(a, b, c); }
+// *a b + c, the number straight from memory: compilers would load one that is used more than once.
 #if defined(__GNUC__)
 #define FM_NUMBERS_FROM_MEMORY 1
 INLINE V_r32 vfma_number_r32(const float *a, V_r32 b, V_r32 c)

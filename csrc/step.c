@@ -52,7 +52,8 @@ typedef struct step_job {
     int interrupted;
 } step_job;
 
-// As many rows at a time as leave their activations in the cache through all layers.
+// As many rows at a time as leave their activations in the cache through all layers; but of wide ones
+// enough to be worth reading the weights.
 static ptrdiff_t rows_at_a_time(const fm_run *run)
 {
     ptrdiff_t widest = 1;
