@@ -36,7 +36,10 @@ typedef struct fm_functions {
     void (*store)(const fm_run *run);
     int (*finite)(const fm_run *run);
     void (*forward)(const fm_run *run, void *out, const void *X, ptrdiff_t B);
-    void (*rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last);
+    int (*is_wide)(const fm_run *run);
+    void (*gather)(fm_run *run, ptrdiff_t first, ptrdiff_t last);
+    void (*columns_part)(fm_run *run, int part, int n_parts);
+    void (*rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last, int by_columns);
     void (*weights_part)(fm_run *run, int part, int n_parts);
     void (*clipped_update)(fm_run *run);
     double (*penalty)(const fm_run *run);

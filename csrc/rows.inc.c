@@ -63,8 +63,8 @@ INLINE const real *R(panel)(const R(product) *of, ptrdiff_t p, ptrdiff_t k)
 }
 
 // Columns of panel p, as far as rows [k, end) of it go: from init or, where k > 0, from what C has.
-// Meanwhile the last tiles share out `next`, to be read after this, and ask for a line of it in every
-// k; the others ask for what they have.
+// Meanwhile the last tiles share out `next`, what is read after this or NULL, and ask for a line of it in
+// every k; the others ask for what they have.
 static void R(panel_product)(const R(product) *of, ptrdiff_t p, ptrdiff_t k, ptrdiff_t end,
                              const real *next)
 {
@@ -80,27 +80,78 @@ static void R(panel_product)(const R(product) *of, ptrdiff_t p, ptrdiff_t k, ptr
         const ptrdiff_t b = R(part_start)(tiles, i) * FM_BLOCK, part = lines - (tiles.n - i);
         R(row_tiles)[NV - 1][R(part_size)(tiles, i) - 1](
             of->C + b, A + b, P, k == 0 ? init : NULL, of->mask + b,
-            part < 0 ? P : next + part * n * line, at, of->stride, n,
+            part < 0 || !next ? P : next + part * n * line, at, of->stride, n,
             end == of->K ? of->epilogue : FM_STORE);
     }
 }
 
-// All of it, in stretches of K: what is read of A and of a panel then stays in the second-level cache.
-static void R(multiply)(const R(product) *of)
+// The panels [first, last) of it, in stretches of K: what is read of A and of a panel then stays in the
+// second-level cache.
+static void R(multiply)(const R(product) *of, ptrdiff_t first, ptrdiff_t last)
 {
     enum { BLOCKS = FM_STRETCH / sizeof(real) / FM_BLOCK };
     const R(parts) stretches = R(parts_of)((of->K + FM_BLOCK - 1) / FM_BLOCK, BLOCKS);
     for (ptrdiff_t s = 0; s < stretches.n; s++) {
         const ptrdiff_t k = R(part_start)(stretches, s) * FM_BLOCK;
         const ptrdiff_t end = R(min)(of->K, k + R(part_size)(stretches, s) * FM_BLOCK);
-        for (ptrdiff_t p = 0; p < of->widths.n; p++)
+        for (ptrdiff_t p = first; p < last; p++)
             R(panel_product)(of, p, k, end,
-                             p + 1 < of->widths.n ? R(panel)(of, p + 1, k) : R(panel)(of, 0, end));
+                             p + 1 < last  ? R(panel)(of, p + 1, k)
+                             : end < of->K ? R(panel)(of, first, end)
+                                           : NULL);
     }
 }
 
-// Rows [first, last) of the batch forward, their loss, and back.
-static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
+// Whether nothing is left to do for the outputs of a layer after its tiles.
+INLINE int R(is_done_in_tile)(const fm_run *run, const fm_layer *layer)
+{
+    return !layer->slope && R(is_in_tile)(R(activation_of)(&run->net, layer - R(layers)(run)));
+}
+
+// The sums of the panels [from, to) of a layer for the rows [first, last) of the batch.
+static void R(layer_forward)(const fm_run *run, const fm_layer *layer, ptrdiff_t first, ptrdiff_t last,
+                             ptrdiff_t from, ptrdiff_t to)
+{
+    const int activation = R(activation_of)(&run->net, layer - R(layers)(run));
+    const real *A = R(at)(run, layer->in + first * FM_BLOCK);
+    R(multiply)(&(R(product)){
+        .C = R(at)(run, layer->out + first * FM_BLOCK), .A = A, .mask = A,
+        .panels = (const real *)run->state + layer->W, .heads = 1,
+        .widths = R(panels_of)(layer->vectors), .B = last - first, .K = layer->I,
+        .stride = R(block_stride)(run),
+        .epilogue = R(is_done_in_tile)(run, layer) && activation == FM_RELU ? FM_STORE_RELU : FM_STORE,
+    }, from, to);
+}
+
+// A part of the sums of the first layer for the whole batch: a stretch of equal cost of an order that
+// goes panel by panel, as that of its weight tiles does. So a thread multiplies with the weights that it
+// updates, and they need not move from one core to another.
+static void R(columns_part)(fm_run *run, int part, int n_parts)
+{
+    const fm_layer *layer = R(layers)(run);
+    const R(parts) widths = R(panels_of)(layer->vectors);
+    const ptrdiff_t B = run->B, total = layer->vectors * B;
+    const ptrdiff_t begin = total * part / n_parts, end = total * (part + 1) / n_parts;
+    ptrdiff_t whole = 0, n_whole = 0, rows_before = 0;
+    for (ptrdiff_t p = 0; p < widths.n; p++) {
+        const int size = R(part_size)(widths, p);
+        const ptrdiff_t first = R(max)(0, begin - rows_before) / size;
+        const ptrdiff_t last = R(min)(B, R(max)(0, end - rows_before) / size);
+        rows_before += B * size;
+        if (first == 0 && last == B)
+            whole = p - n_whole++;
+        else if (first < last) // two threads share the panel: at the same time, or it comes back late
+            R(layer_forward)(run, layer, first, last, p, p + 1);
+    }
+    const R(parts) rows = R(parts_of)(n_whole ? B : 0, FM_ROWS_AT_LEAST);
+    for (ptrdiff_t i = 0; i < rows.n; i++)
+        R(layer_forward)(run, layer, R(part_start)(rows, i), R(part_start)(rows, i + 1), whole,
+                         whole + n_whole);
+}
+
+// Rows [first, last) of the batch forward, their loss, and back. The sums of the first layer are there
+// already where columns_part has made them.
+static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last, int by_columns)
 {
     const fm_layer *layers = R(layers)(run), *layer;
     const fm_net *net = &run->net;
@@ -108,20 +159,13 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
     const ptrdiff_t B = last - first, L = net->n_layers;
     const ptrdiff_t stride = R(block_stride)(run);
 
-    if (!run->gathered)
+    if (!by_columns && !run->gathered)
         R(gather)(run, first, last);
     for (layer = layers; layer < layers + L; layer++) {
-        const int activation = R(activation_of)(net, layer - layers);
-        const int in_tile = !layer->slope && R(is_in_tile)(activation);
-        const real *A = R(at)(run, layer->in + first * FM_BLOCK);
-        real *C = R(at)(run, layer->out + first * FM_BLOCK);
-        R(multiply)(&(R(product)){
-            .C = C, .A = A, .mask = A, .panels = state + layer->W, .heads = 1,
-            .widths = R(panels_of)(layer->vectors), .B = B, .K = layer->I, .stride = stride,
-            .epilogue = in_tile && activation == FM_RELU ? FM_STORE_RELU : FM_STORE,
-        });
-        if (!in_tile)
-            R(activate_rows)(run, layer, C, first, B);
+        if (!by_columns || layer > layers)
+            R(layer_forward)(run, layer, first, last, 0, R(panels_of)(layer->vectors).n);
+        if (!R(is_done_in_tile)(run, layer))
+            R(activate_rows)(run, layer, R(at)(run, layer->out + first * FM_BLOCK), first, B);
     }
 
     layer = layers + L - 1;
@@ -131,14 +175,14 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
     for (; layer > layers; layer--) {
         const ptrdiff_t slope = layer[-1].slope;
         const int activation = net->activations[layer - layers - 1];
-        const int in_tile = !slope && R(is_in_tile)(activation);
+        const int in_tile = R(is_done_in_tile)(run, layer - 1);
         const real *A = R(at)(run, layer->in + first * FM_BLOCK);
         real *dA = R(at)(run, layer->din + first * FM_BLOCK);
         R(multiply)(&(R(product)){
             .C = dA, .A = dZ, .mask = A, .panels = state + layer->WT, .zeros = R(zeros)(run),
             .widths = R(panels_of)(R(vectors)(layer->I)), .B = B, .K = layer->O, .stride = stride,
             .epilogue = in_tile && activation == FM_RELU ? FM_STORE_MASKED : FM_STORE,
-        });
+        }, 0, R(panels_of)(R(vectors)(layer->I)).n);
         if (!in_tile)
             R(activation_backward)(dA, A, slope ? R(at)(run, slope + first * FM_BLOCK) : NULL, B,
                                    layer->I, stride, activation);

@@ -2,8 +2,9 @@
 //
 // Phase A: every thread takes a share of the rows forward through all layers, into the loss, and
 // back. Phase B: the threads share out the weight tiles of all layers; each sums over the whole
-// batch in row order and updates at once. Two barriers, no reduction, and no result depends on
-// how many threads there are.
+// batch in row order and updates at once. Where the first layer is wide, threads share out its outputs
+// before, so that they multiply with the weights they update. A barrier after each, no reduction, and
+// no result depends on how many threads there are.
 #include "fused.h"
 #include "pool.h"
 
@@ -64,17 +65,32 @@ static ptrdiff_t rows_at_a_time(const fm_run *run)
     return rows > FM_ROWS_AT_LEAST ? rows : FM_ROWS_AT_LEAST;
 }
 
+// The first layer of a wide net on several threads: see columns_part.
+static void first_layer(fm_run *run, int thread, int n_threads)
+{
+    const fm_functions *f = functions(run);
+    if (!run->gathered) {
+        f->gather(run, run->B * thread / n_threads, run->B * (thread + 1) / n_threads);
+        fm_team_barrier(run->team);
+    }
+    f->columns_part(run, thread, n_threads);
+    fm_team_barrier(run->team);
+}
+
 static void step_part(void *argument, int thread)
 {
     step_job *job = argument;
     fm_run *run = job->run;
     const fm_functions *f = functions(run);
-    int n_threads = fm_team_size(run->team);
+    const int n_threads = fm_team_size(run->team), by_columns = n_threads > 1 && f->is_wide(run);
 
+    if (by_columns)
+        first_layer(run, thread, n_threads);
     ptrdiff_t first = run->B * thread / n_threads, last = run->B * (thread + 1) / n_threads;
     ptrdiff_t n = (last - first + rows_at_a_time(run) - 1) / rows_at_a_time(run);
     for (ptrdiff_t i = 0; i < n; i++)
-        f->rows_part(run, first + (last - first) * i / n, first + (last - first) * (i + 1) / n);
+        f->rows_part(run, first + (last - first) * i / n, first + (last - first) * (i + 1) / n,
+                     by_columns);
     if (thread == 0)
         job->interrupted = run->interrupted && run->interrupted(run->signals);
     fm_team_barrier(run->team);

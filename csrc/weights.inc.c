@@ -86,6 +86,8 @@ static void R(weights_tile)(fm_run *run, const fm_layer *layer, R(errands) *erra
 static void R(weights_layer)(fm_run *run, const fm_layer *layer, R(errands) *errands,
                              ptrdiff_t from, ptrdiff_t to)
 {
+    if (from == to)
+        return;
     const fm_layer *layers = R(layers)(run);
     const int first_layer = layer == layers, last_layer = layer == layers + run->net.n_layers - 1;
     const real *dZ = R(at)(run, last_layer ? layer->out : layer[1].din);
@@ -120,34 +122,33 @@ static void R(weights_layer)(fm_run *run, const fm_layer *layer, R(errands) *err
         R(transpose_panel)(state + layer->WT, state + layer->W, layer, p);
 }
 
-// Part `part` of `n_parts` of all weight tiles: a stretch of equal cost of an order that goes layer
-// by layer and panel by panel.
+// Part `part` of `n_parts` of the weight tiles of the first layer, and of those of all others: a stretch
+// of equal cost of an order that goes layer by layer and panel by panel.
 static void R(weights_part)(fm_run *run, int part, int n_parts)
 {
-    const fm_layer *layers = R(layers)(run);
-    ptrdiff_t total = 0;
-    for (ptrdiff_t l = 0; l < run->net.n_layers; l++)
-        total += layers[l].I * layers[l].vectors;
-    const ptrdiff_t from = total * part / n_parts, to = total * (part + 1) / n_parts;
-
+    const fm_layer *layers = R(layers)(run), *end = layers + run->net.n_layers;
     R(errands) errands;
     errands.rule = R(rule_of)(&run->rule);
     errands.shift = R(new_state)(run) - (real *)run->state;
     errands.is_plain = !errands.rule.adam && !errands.rule.nesterov && !errands.rule.decays &&
                        errands.shift == 0;
     errands.updates = errands.row = errands.end = errands.copied = 0;
-    ptrdiff_t cost = 0;
-    for (const fm_layer *layer = layers; layer < layers + run->net.n_layers; layer++) {
-        // Where the stretch begins and ends, in units of this layer.
-        const R(parts) widths = R(panels_of)(layer->vectors);
-        const ptrdiff_t units =
-            layer > layers ? widths.n : R(tiles_before)(widths, widths.n, layer->I);
-        const ptrdiff_t whole = layer->I * layer->vectors;
-        const ptrdiff_t first = (from - cost) * units / whole, last = (to - cost) * units / whole;
-        const ptrdiff_t begin = first > 0 ? R(min)(first, units) : 0;
-        const ptrdiff_t end = to >= cost + whole ? units : last > 0 ? last : 0;
-        if (begin < end)
-            R(weights_layer)(run, layer, &errands, begin, end);
+
+    const R(parts) panels = R(panels_of)(layers->vectors);
+    const ptrdiff_t tiles = R(tiles_before)(panels, panels.n, layers->I);
+    R(weights_layer)(run, layers, &errands, tiles * part / n_parts,
+                     tiles * (part + 1) / n_parts);
+
+    ptrdiff_t total = 0, cost = 0;
+    for (const fm_layer *layer = layers + 1; layer < end; layer++)
+        total += layer->I * layer->vectors;
+    const ptrdiff_t from = total * part / n_parts, to = total * (part + 1) / n_parts;
+    for (const fm_layer *layer = layers + 1; layer < end; layer++) {
+        // Where the stretch begins and ends, in panels of this layer.
+        const ptrdiff_t n = R(panels_of)(layer->vectors).n, whole = layer->I * layer->vectors;
+        const ptrdiff_t first = R(max)(0, from - cost) * n / whole;
+        const ptrdiff_t last = R(max)(0, to - cost) * n / whole;
+        R(weights_layer)(run, layer, &errands, R(min)(first, n), R(min)(last, n));
         cost += whole;
     }
 }

@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { CALLERS = 4, MAX_WORKERS = 7, MAX_LAYERS = 3, ROWS = 40, STEPS = 6, LARGEST = 90, WIDE = 300 };
+enum { CALLERS = 4, MAX_WORKERS = 7, MAX_LAYERS = 3, ROWS = 40, STEPS = 6, LARGEST = 150, WIDE = 300 };
 
 // Under the thread sanitizer a child that was forked beside threads cannot make others; under the
 // address sanitizer the allocator that they need may have been locked by another thread as it forked.
