@@ -44,12 +44,13 @@ static void R(linear_forward)(real *C, const real *A, const real *flat, real *re
             init = rest;
         }
         const R(parts) tiles = R(parts_of)(B, FM_ROWS(NV));
-        ptrdiff_t at[FM_PANEL];
-        R(columns)(at, out_stride, o, NV);
+        R(strip) strip = {.P = P, .init = init, .stride = stride, .lda = lda, .ldp = ldp, .K = I,
+                          .epilogue = epilogue};
+        R(columns)(strip.at, out_stride, o, NV);
         for (ptrdiff_t i = 0; i < tiles.n; i++) {
             const ptrdiff_t b = R(part_start)(tiles, i);
-            R(strided_row_tiles)[NV - 1][R(part_size)(tiles, i) - 1](
-                C + b * FM_BLOCK, A + b * lda, P, init, at, stride, lda, ldp, I, epilogue);
+            R(strided_row_tiles)[NV - 1][R(part_size)(tiles, i) - 1](&strip, C + b * FM_BLOCK,
+                                                                     A + b * lda);
         }
         o += NV * FM_LANES;
     }

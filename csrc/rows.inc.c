@@ -63,25 +63,28 @@ INLINE const real *R(panel)(const R(product) *of, ptrdiff_t p, ptrdiff_t k)
 }
 
 // Columns of panel p, as far as rows [k, end) of it go: from init or, where k > 0, from what C has.
-// Meanwhile the last tiles share out `next`, what is read after this or NULL, and ask for a line of it in
-// every k; the others ask for what they have.
+// Meanwhile the last tiles ask for `next`, as many rows of a panel to be read after this, or NULL; the
+// others ask for what they have.
 static void R(panel_product)(const R(product) *of, ptrdiff_t p, ptrdiff_t k, ptrdiff_t end,
                              const real *next)
 {
-    const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real), n = end - k;
+    const ptrdiff_t n = end - k, width = R(part_size)(of->widths, p) * FM_LANES;
     const int NV = R(part_size)(of->widths, p);
-    const ptrdiff_t lines = NV * FM_LANES / line, width = NV * FM_LANES;
     const R(parts) tiles = R(parts_of)(of->B, FM_ROWS(NV));
-    const real *P = R(panel)(of, p, k), *A = of->A + R(column)(of->stride, k);
-    const real *init = of->heads ? R(panel)(of, p, 0) - width : of->zeros;
-    ptrdiff_t at[FM_PANEL];
-    R(columns)(at, of->stride, R(part_start)(of->widths, p) * FM_LANES, NV);
+    const ptrdiff_t asked = n / 2 * (FM_ALIGN / (ptrdiff_t)sizeof(real)); // elements, by one tile
+    const real *A = of->A + R(column)(of->stride, k);
+    R(strip) strip = {.P = R(panel)(of, p, k), .stride = of->stride, .K = n,
+                      .epilogue = end == of->K ? of->epilogue : FM_STORE};
+    if (k == 0)
+        strip.init = of->heads ? strip.P - width : of->zeros;
+    R(columns)(strip.at, of->stride, R(part_start)(of->widths, p) * FM_LANES, NV);
     for (ptrdiff_t i = 0; i < tiles.n; i++) {
-        const ptrdiff_t b = R(part_start)(tiles, i) * FM_BLOCK, part = lines - (tiles.n - i);
+        const ptrdiff_t b = R(part_start)(tiles, i) * FM_BLOCK, before_end = (tiles.n - i) * asked;
+        const ptrdiff_t after = R(part_start)(tiles, R(min)(i + 1, tiles.n - 1)) * FM_BLOCK;
         R(row_tiles)[NV - 1][R(part_size)(tiles, i) - 1](
-            of->C + b, A + b, P, k == 0 ? init : NULL, of->mask + b,
-            part < 0 || !next ? P : next + part * n * line, at, of->stride, n,
-            end == of->K ? of->epilogue : FM_STORE);
+            &strip, of->C + b, A + b, of->mask + b,
+            next && before_end < n * width + asked ? next + n * width - before_end : strip.P,
+            after - b);
     }
 }
 

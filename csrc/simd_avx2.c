@@ -9,6 +9,7 @@ FM_TARGET_BEGIN("avx2,fma")
 #define FM_ROWS(NV) ((NV) == 2 ? 6 : 12)
 #define FM_MOST_ROWS 12
 #define FM_ONE_ROW 8
+#define FM_LOADS_AHEAD 0
 
 // -- float32
 

@@ -9,6 +9,7 @@
 #define FM_ROWS(NV) ((NV) == 3 ? 8 : (NV) == 2 ? 12 : 16)
 #define FM_MOST_ROWS 16
 #define FM_ONE_ROW 16
+#define FM_LOADS_AHEAD 0
 
 // -- float32
 

@@ -13,6 +13,7 @@
 #define FM_ROWS(NV) ((NV) == 2 ? 4 : 8)
 #define FM_MOST_ROWS 8
 #define FM_ONE_ROW 8
+#define FM_LOADS_AHEAD 0
 
 enum { LANES = 4 };
 typedef struct { float x[LANES]; } V_r32;

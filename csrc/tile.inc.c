@@ -25,47 +25,87 @@ INLINE void R(add_multiple)(V *acc, const real *a, const V *p, const int r, cons
         acc[j] = vfma(number, p[j], acc[j]);
 }
 
-// C (M, NV vectors) = init + A (M, K) P (K, NV vectors), then relu, or the mask of dA by A > 0.
-// C and the mask, which is read only where there is one, are the columns `at` of M rows in a block; A
-// comes in blocks of columns, `stride` apart, with lda between its rows; ldp lies between the rows of P;
-// init is one row, or NULL for what C has. From `ahead` on, a cache line is asked for in every k.
-INLINE void R(row_tile_of)(real *restrict C, const real *restrict A, const real *restrict P,
-                           const real *init, const real *restrict mask, const real *ahead,
-                           const ptrdiff_t at[FM_PANEL], ptrdiff_t stride, ptrdiff_t lda,
-                           ptrdiff_t ldp, ptrdiff_t K, int epilogue, const int M, const int NV)
+// What the row tiles of a panel have in common.
+typedef struct R(strip) {
+    const real *P;               // (K, NV vectors), ldp between its rows, and one row more that may be read
+    const real *init;            // one row, or NULL for what C has
+    ptrdiff_t at[FM_PANEL];      // the columns of C and of the mask
+    ptrdiff_t stride;            // from block to block of A
+    ptrdiff_t lda, ldp;
+    ptrdiff_t K;
+    int epilogue;
+} R(strip);
+
+// acc (M, NV vectors) += the number k of every row of A times p, the row of P at *P, which is left at the
+// next; p is that, where loads are ahead of what needs them.
+INLINE void R(add_row)(V acc[FM_MOST_ROWS][FM_PANEL], const real *const *four, ptrdiff_t lda,
+                       ptrdiff_t k, const real **P, ptrdiff_t ldp, V p[FM_PANEL], const int M,
+                       const int NV)
 {
-    V acc[FM_MOST_ROWS][FM_PANEL];
+    V now[FM_PANEL];
+    *P += FM_LOADS_AHEAD ? ldp : 0;
+    FM_UNROLL
+    for (int j = 0; j < NV; j++) {
+        now[j] = FM_LOADS_AHEAD ? p[j] : vload(*P + j * FM_LANES);
+        if (FM_LOADS_AHEAD)
+            p[j] = vload(*P + j * FM_LANES);
+    }
+    *P += FM_LOADS_AHEAD ? 0 : ldp;
+    FM_UNROLL
+    for (int r = 0; r < M; r++)
+        R(add_multiple)(acc[r], four[r / 4] + (r % 4) * lda + k, now, r, NV);
+}
+
+// C (M, NV vectors) = init + A (M, K) P (K, NV vectors), then relu, or the mask of dA by A > 0. A comes in
+// blocks of columns; the mask, which is read only where there is one, is in C's place of another matrix.
+// Meanwhile it asks for what comes next: every second k for a line of the next block of A, and of
+// `ahead`; in every block for a row of the place of the next results, `next` after C, and of the mask.
+INLINE void R(row_tile_of)(const R(strip) *of, real *restrict C, const real *restrict A,
+                           const real *restrict mask, const real *ahead, ptrdiff_t next,
+                           const ptrdiff_t lda, const ptrdiff_t ldp, const int M, const int NV)
+{
+    enum { LINE = FM_ALIGN / sizeof(real) };
+    const real *P = of->P;
+    const ptrdiff_t *at = of->at, asks = of->K > 4 * FM_BLOCK ? M : 0; // else all that is near
+    V acc[FM_MOST_ROWS][FM_PANEL], p[FM_PANEL];
     FM_UNROLL
     for (int r = 0; r < M; r++)
         FM_UNROLL
         for (int j = 0; j < NV; j++)
-            acc[r][j] = vload(init ? init + j * FM_LANES : C + at[j] + r * FM_BLOCK);
-    for (ptrdiff_t left = K; left > 0; left -= FM_BLOCK, A += stride) {
+            acc[r][j] = vload(of->init ? of->init + j * FM_LANES : C + at[j] + r * FM_BLOCK);
+    FM_UNROLL
+    for (int j = 0; j < NV; j++)
+        p[j] = vload(P + j * FM_LANES);
+    for (ptrdiff_t left = of->K, row = 0; left > 0; left -= FM_BLOCK, A += of->stride, row++) {
         const real *four[(FM_MOST_ROWS + 3) / 4]; // every fourth row: few registers address them all
         FM_UNROLL
         for (int r = 0; r < M; r += 4)
             four[r / 4] = A + r * lda;
-        const ptrdiff_t n = left < FM_BLOCK ? left : FM_BLOCK;
-        FM_UNROLL_TWICE
-        for (ptrdiff_t k = 0; k < n; k++, P += ldp, ahead += FM_ALIGN / sizeof(real)) {
-            FM_PREFETCH(ahead);
-            V p[FM_PANEL];
-            FM_UNROLL
-            for (int j = 0; j < NV; j++)
-                p[j] = vload(P + j * FM_LANES);
-            FM_UNROLL
-            for (int r = 0; r < M; r++)
-                R(add_multiple)(acc[r], four[r / 4] + (r % 4) * lda + k, p, r, NV);
+        for (int j = 0; row < asks && j < NV; j++) {
+            FM_PREFETCH_TO_WRITE(C + next + at[j] + row * FM_BLOCK);
+            if (of->epilogue == FM_STORE_MASKED)
+                FM_PREFETCH(mask + at[j] + row * FM_BLOCK);
         }
+        const ptrdiff_t n = left < FM_BLOCK ? left : FM_BLOCK;
+        const real *next_A = left > FM_BLOCK ? A + of->stride : A;
+        ptrdiff_t k = 0;
+        for (; k + 1 < n; k += 2, ahead += LINE, next_A += LINE) {
+            FM_PREFETCH(ahead);
+            R(add_row)(acc, four, lda, k, &P, ldp, p, M, NV);
+            FM_PREFETCH(next_A);
+            R(add_row)(acc, four, lda, k + 1, &P, ldp, p, M, NV);
+        }
+        if (k < n)
+            R(add_row)(acc, four, lda, k, &P, ldp, p, M, NV);
     }
     FM_UNROLL
     for (int r = 0; r < M; r++)
         FM_UNROLL
         for (int j = 0; j < NV; j++) {
             V c = acc[r][j];
-            if (epilogue == FM_STORE_RELU)
+            if (of->epilogue == FM_STORE_RELU)
                 c = vkeep(c, c);
-            else if (epilogue == FM_STORE_MASKED)
+            else if (of->epilogue == FM_STORE_MASKED)
                 c = vkeep(vload(mask + at[j] + r * FM_BLOCK), c);
             vstore(C + at[j] + r * FM_BLOCK, c);
         }
@@ -177,20 +217,16 @@ static void R(column_sum)(real db[WIDTH], const real *D, const ptrdiff_t at[FM_P
 #define EXISTS(M, NV) ((NV) <= FM_PANEL && (M) <= FM_ROWS(NV))
 
 #define DEFINE(m, nv)                                                                          \
-    static void R(row_tile_##m##_##nv)(                                                        \
-        real *C, const real *A, const real *P, const real *init, const real *mask,             \
-        const real *ahead, const ptrdiff_t *at, ptrdiff_t stride, ptrdiff_t K, int epilogue)   \
+    static void R(row_tile_##m##_##nv)(const R(strip) *of, real *C, const real *A,             \
+                                       const real *mask, const real *ahead, ptrdiff_t next)     \
     {                                                                                          \
         if (EXISTS(m, nv))                                                                     \
-            R(row_tile_of)(C, A, P, init, mask, ahead, at, stride, FM_BLOCK, (nv) * FM_LANES,  \
-                           K, epilogue, m, nv);                                                \
+            R(row_tile_of)(of, C, A, mask, ahead, next, FM_BLOCK, (nv) * FM_LANES, m, nv);     \
     }                                                                                          \
-    static void R(strided_row_tile_##m##_##nv)(                                                \
-        real *C, const real *A, const real *P, const real *init, const ptrdiff_t *at,          \
-        ptrdiff_t stride, ptrdiff_t lda, ptrdiff_t ldp, ptrdiff_t K, int epilogue)             \
+    static void R(strided_row_tile_##m##_##nv)(const R(strip) *of, real *C, const real *A)     \
     {                                                                                          \
         if (EXISTS(m, nv))                                                                     \
-            R(row_tile_of)(C, A, P, init, A, P, at, stride, lda, ldp, K, epilogue, m, nv);     \
+            R(row_tile_of)(of, C, A, A, A, 0, of->lda, of->ldp, m, nv);                        \
     }                                                                                          \
     static void R(column_tile_##m##_##nv)(R(errands) *errands, const real *A, const real *D,   \
                                           const ptrdiff_t *at, ptrdiff_t K)                    \
@@ -201,20 +237,16 @@ static void R(column_sum)(real db[WIDTH], const real *D, const ptrdiff_t at[FM_P
 FOR_EACH_TILE(DEFINE)
 #undef DEFINE
 
-// By NV and M: C = init + A P, as row_tile_of has it, of a panel;
+// By NV and M: C = init + A P, as row_tile_of has it, of a panel in blocks;
 #define NAME(m, nv) R(row_tile_##m##_##nv),
-static void (*const R(row_tiles)[3][16])(real *C, const real *A, const real *P, const real *init,
+static void (*const R(row_tiles)[3][16])(const R(strip) *of, real *C, const real *A,
                                          const real *mask, const real *ahead,
-                                         const ptrdiff_t *at, ptrdiff_t stride, ptrdiff_t K,
-                                         int epilogue) = {
+                                         ptrdiff_t next) = {
     {FOR_EACH_M(NAME, 1)}, {FOR_EACH_M(NAME, 2)}, {FOR_EACH_M(NAME, 3)}};
 #undef NAME
 // of matrices of users, with rows lda apart and P with rows ldp apart;
 #define NAME(m, nv) R(strided_row_tile_##m##_##nv),
-static void (*const R(strided_row_tiles)[3][16])(real *C, const real *A, const real *P,
-                                                 const real *init, const ptrdiff_t *at,
-                                                 ptrdiff_t stride, ptrdiff_t lda, ptrdiff_t ldp,
-                                                 ptrdiff_t K, int epilogue) = {
+static void (*const R(strided_row_tiles)[3][16])(const R(strip) *of, real *C, const real *A) = {
     {FOR_EACH_M(NAME, 1)}, {FOR_EACH_M(NAME, 2)}, {FOR_EACH_M(NAME, 3)}};
 #undef NAME
 // and dW = A^T D, as column_tile_of has it.
