@@ -178,6 +178,7 @@ def limits(monkeypatch, tmp_path):
 
     def pretend(n_cpus=64, quota="max 100000"):
         monkeypatch.setattr(engines, "_usable_cpus", lambda: n_cpus)
+        monkeypatch.setattr(engines, "_usable_cores", lambda: n_cpus)
         (tmp_path / "cpu.max").write_text(quota)
         monkeypatch.setattr(engines, "Path", lambda path: tmp_path / Path(path).name)
         engines._cgroup_quota.cache_clear()
@@ -212,6 +213,34 @@ def test_threads_are_no_more_than_the_machine_gives(
     assert engines.fused_threads(None) == expected
     assert engines.fused_threads(1000) == expected
     assert engines.fused_threads(1) == 1
+
+
+@linux
+@pytest.mark.parametrize(
+    "siblings, expected",
+    [
+        (["0,4", "1,5", "2,6", "3,7", "0,4", "1,5", "2,6", "3,7"], 4),
+        (["0-1", "0-1", "2-3", "2-3"], 2),
+        (["0-1", "0-1", "2", "3"], 3),  # two threads on some cores only
+        (["0", "1"], 2),
+        (["0,4", "1,5", None], 3),  # not told of one: all count
+    ],
+)
+def test_by_itself_a_fit_takes_one_thread_a_core(siblings, expected, monkeypatch, tmp_path):
+    for cpu, others in enumerate(siblings):
+        if others is not None:
+            (tmp_path / f"{cpu}").write_text(others + "\n")
+    monkeypatch.setattr(engines, "SIBLINGS", f"{tmp_path}/{{}}")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(engines, "_usable_cpus", lambda: len(siblings))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(len(siblings))))
+    engines._cores_of.cache_clear()
+    try:
+        assert engines._usable_cores() == expected
+        assert engines.fused_threads(None) == min(expected, engines.usable_threads())
+        assert engines.fused_threads(1000) == engines.usable_threads()
+    finally:
+        engines._cores_of.cache_clear()
 
 
 @linux

@@ -30,6 +30,8 @@ __all__ = [
 ENGINES = ("auto", "fused", "blas")
 # Instruction sets of the fused engine, the widest first.
 LEVELS = ("avx512", "avx2", "neon", "portable")
+# Where Linux says which CPUs are one core.
+SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
 @functools.cache
@@ -94,13 +96,14 @@ def usable_threads() -> int:
 def fused_threads(n_threads: int | None) -> int:
     """Return how many threads of the fused engine stand for `n_threads`: never more than usable.
 
+    None is one for every core: two threads of one core share its arithmetic, and its caches.
     FASTMLP_OVERSUBSCRIBE=1 lifts that limit, and the one below which a step is too small to
     share out, for tests of many threads on a small machine.
     """
     if n_threads is not None and oversubscribed():
         return n_threads
     usable = usable_threads()
-    return usable if n_threads is None else min(n_threads, usable)
+    return min(usable, _usable_cores() if n_threads is None else n_threads)
 
 
 def oversubscribed() -> bool:
@@ -112,6 +115,21 @@ def _usable_cpus() -> int:
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _usable_cores() -> int:
+    if sys.platform == "linux":
+        return _cores_of(frozenset(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+@functools.cache
+def _cores_of(cpus: frozenset[int]) -> int:
+    """Return how many cores these CPUs belong to, or how many they are where nobody says."""
+    try:
+        return len({Path(SIBLINGS.format(cpu)).read_text() for cpu in cpus})
+    except OSError:
+        return len(cpus)
 
 
 @functools.cache
@@ -210,8 +228,8 @@ def configuration() -> dict[str, Any]:
     -------
     dict with the keys ``fastmlp``, ``python``, ``numpy``, ``scipy``, ``platform``, ``engine``
     (what ``engine="auto"`` means), ``simd`` (the fused engine's instruction set), ``why`` (for
-    both), ``threads`` (that a fit may use), ``blas`` (a list of dicts: ``library``, ``version``,
-    ``core``, ``threads``).
+    both), ``threads`` (that a fit takes by itself), ``blas`` (a list of dicts: ``library``,
+    ``version``, ``core``, ``threads``).
     """
     import numpy
     import scipy
@@ -227,7 +245,7 @@ def configuration() -> dict[str, Any]:
         "engine": resolve("auto"),
         "simd": simd_level(),
         "why": _why(),
-        "threads": usable_threads(),
+        "threads": fused_threads(None),
         "blas": [
             {
                 "library": pool["internal_api"],

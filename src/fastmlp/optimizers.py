@@ -48,9 +48,9 @@ class SGD(Trainer):
     engine : {"auto", "fused", "blas"}
         The fused engine gives the same bits for any number of threads and any instruction set.
     n_threads : int or None
-        At most so many threads, and never more than this process may use. None takes all of
-        them where the step is large enough to gain from it; the BLAS engine leaves the number
-        to BLAS.
+        At most so many threads, and never more than this process may use. None takes one for
+        every core of these, where the step is large enough to gain from it; the BLAS engine
+        leaves the number to BLAS.
 
     Attributes
     ----------
