@@ -202,6 +202,26 @@ def test_benchmark_of_the_engines(capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_engines_and_threads_take_turns(monkeypatch):
+    """And the median of what each had counts, so that one slow moment of the machine does not."""
+    turns = []
+
+    class Contender:
+        def __init__(self, sizes, batch_size, engine, n_threads):
+            self.key = engine, n_threads
+
+        def samples_per_second(self, seconds):
+            turns.append(self.key)
+            return [300.0, 1.0, 200.0][turns.count(self.key) - 1]
+
+    monkeypatch.setattr(benchmark, "_Contender", Contender)
+    rows = benchmark.run([((4, 8, 3), 16)], threads=[1, 2], seconds=0.01)
+    keys = [("fused", 1), ("blas", 1), ("fused", 2), ("blas", 2)]
+    assert turns == keys * benchmark.ROUNDS
+    assert [(row["engine"], row["threads"]) for row in rows] == keys
+    assert {row["samples_per_second"] for row in rows} == {200.0}
+
+
 def test_probe_table(bench):
     lines = bench("probe").table(["portable"], 2, 0.001).splitlines()
     assert lines[0] == "| GFLOP/s | 1 thread | 2 threads |"
