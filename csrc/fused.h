@@ -36,9 +36,9 @@ typedef struct fm_functions {
     void (*store)(const fm_run *run);
     int (*finite)(const fm_run *run);
     void (*forward)(const fm_run *run, void *out, const void *X, ptrdiff_t B);
-    int (*is_wide)(const fm_run *run);
     void (*gather)(fm_run *run, ptrdiff_t first, ptrdiff_t last);
-    void (*columns_part)(fm_run *run, int part, int n_parts);
+    int (*n_by_columns)(const fm_run *run, int n_threads);
+    void (*columns_part)(fm_run *run, int l, int part, int n_parts);
     void (*rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last, int by_columns);
     void (*weights_part)(fm_run *run, int part, int n_parts);
     void (*clipped_update)(fm_run *run);

@@ -19,9 +19,6 @@ INLINE void R(gather_row)(const fm_run *run, ptrdiff_t at, ptrdiff_t out, ptrdif
         memcpy(blocks + R(column)(stride, k), row + k, (size_t)(I - k) * sizeof(real));
 }
 
-// Whether there is enough of a row to gather it ahead.
-static int R(is_wide)(const fm_run *run) { return run->net.sizes[0] >= R(WIDE); }
-
 // A_0 = X[rows] for the rows [first, last) of the batch. Shuffled rows lie anywhere in memory, so
 // that the next few are asked for while one is copied.
 static void R(gather)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
@@ -45,7 +42,7 @@ enum { R(AHEAD) = 2, R(GROUP) = 16 };
 
 static int R(gathers_ahead)(const fm_run *run)
 {
-    return run->n_ahead > 0 && R(is_wide)(run) && !run->store_gradients;
+    return run->n_ahead > 0 && run->net.sizes[0] >= R(WIDE) && !run->store_gradients;
 }
 
 // Asks for the pages of the rows [b, end) of the next batch: all at once takes hardly longer than

@@ -126,10 +126,57 @@ static void R(layer_forward)(const fm_run *run, const fm_layer *layer, ptrdiff_t
     }, from, to);
 }
 
-// A part of the sums of the first layer for the whole batch: a stretch of equal cost of an order that
-// goes panel by panel, as that of its weight tiles does. So a thread multiplies with the weights that it
-// updates, and they need not move from one core to another.
-static void R(columns_part)(fm_run *run, int part, int n_parts)
+// The same for the whole batch.
+static void R(whole_panels)(const fm_run *run, const fm_layer *layer, ptrdiff_t from, ptrdiff_t to)
+{
+    const R(parts) rows = R(parts_of)(run->B, FM_ROWS_AT_LEAST);
+    for (ptrdiff_t i = 0; i < rows.n; i++)
+        R(layer_forward)(run, layer, R(part_start)(rows, i), R(part_start)(rows, i + 1), from, to);
+}
+
+// -- by columns: a thread multiplies with the weights that it updates, for the whole batch, so that they
+// need not move from one core to another.
+
+// Whether the panels of a layer can be shared out for themselves.
+INLINE int R(has_many_panels)(const fm_layer *layer, int n_parts)
+{
+    return R(panels_of)(layer->vectors).n >= 4 * n_parts;
+}
+
+// How many of the first layers go by columns: the first where the inputs are wide, others where weights
+// are more than what comes in and goes out, as far as nothing is left to do for the rows in between.
+static int R(n_by_columns)(const fm_run *run, int n_threads)
+{
+    const fm_layer *layers = R(layers)(run), *layer = layers, *end = layers + run->net.n_layers;
+    for (; n_threads > 1 && layer < end && layer->I >= R(WIDE); layer++)
+        if (layer > layers && (!R(is_done_in_tile)(run, layer - 1) ||
+                               !R(has_many_panels)(layer, n_threads) ||
+                               2 * layer->I * layer->O < run->B * (layer->I + layer->O)))
+            break;
+    return (int)(layer - layers);
+}
+
+// The first panel of part `part` of n_parts of a layer after the first: a share of its panels where there
+// are many. All other layers are shared out together, in stretches of equal cost of an order that goes
+// layer by layer and panel by panel.
+static ptrdiff_t R(first_panel)(const fm_run *run, const fm_layer *layer, int part, int n_parts)
+{
+    const fm_layer *layers = R(layers)(run);
+    const ptrdiff_t n = R(panels_of)(layer->vectors).n;
+    if (R(has_many_panels)(layer, n_parts))
+        return n * part / n_parts;
+    ptrdiff_t total = 0, before = 0;
+    for (const fm_layer *other = layers + 1; other < layers + run->net.n_layers; other++) {
+        before = other == layer ? total : before;
+        total += R(has_many_panels)(other, n_parts) ? 0 : other->I * other->vectors;
+    }
+    const ptrdiff_t begin = total * part / n_parts - before;
+    return R(min)(n, R(max)(0, begin) * n / (layer->I * layer->vectors));
+}
+
+// A part of the sums of the first layer: a stretch of equal cost of an order that goes panel by panel, as
+// that of its weight tiles does.
+static void R(first_columns)(const fm_run *run, int part, int n_parts)
 {
     const fm_layer *layer = R(layers)(run);
     const R(parts) widths = R(panels_of)(layer->vectors);
@@ -146,14 +193,23 @@ static void R(columns_part)(fm_run *run, int part, int n_parts)
         else if (first < last) // two threads share the panel: at the same time, or it comes back late
             R(layer_forward)(run, layer, first, last, p, p + 1);
     }
-    const R(parts) rows = R(parts_of)(n_whole ? B : 0, FM_ROWS_AT_LEAST);
-    for (ptrdiff_t i = 0; i < rows.n; i++)
-        R(layer_forward)(run, layer, R(part_start)(rows, i), R(part_start)(rows, i + 1), whole,
-                         whole + n_whole);
+    if (n_whole)
+        R(whole_panels)(run, layer, whole, whole + n_whole);
 }
 
-// Rows [first, last) of the batch forward, their loss, and back. The sums of the first layer are there
-// already where columns_part has made them.
+// A part of the sums of layer l.
+static void R(columns_part)(fm_run *run, int l, int part, int n_parts)
+{
+    const fm_layer *layer = R(layers)(run) + l;
+    if (l == 0)
+        R(first_columns)(run, part, n_parts);
+    else
+        R(whole_panels)(run, layer, R(first_panel)(run, layer, part, n_parts),
+                        R(first_panel)(run, layer, part + 1, n_parts));
+}
+
+// Rows [first, last) of the batch forward, their loss, and back. The sums of the first `by_columns`
+// layers are there already.
 static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last, int by_columns)
 {
     const fm_layer *layers = R(layers)(run), *layer;
@@ -164,8 +220,8 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last, int by_co
 
     if (!by_columns && !run->gathered)
         R(gather)(run, first, last);
-    for (layer = layers; layer < layers + L; layer++) {
-        if (!by_columns || layer > layers)
+    for (layer = layers + R(max)(0, by_columns - 1); layer < layers + L; layer++) {
+        if (layer - layers >= by_columns)
             R(layer_forward)(run, layer, first, last, 0, R(panels_of)(layer->vectors).n);
         if (!R(is_done_in_tile)(run, layer))
             R(activate_rows)(run, layer, R(at)(run, layer->out + first * FM_BLOCK), first, B);

@@ -2,9 +2,9 @@
 //
 // Phase A: every thread takes a share of the rows forward through all layers, into the loss, and
 // back. Phase B: the threads share out the weight tiles of all layers; each sums over the whole
-// batch in row order and updates at once. Where the first layer is wide, threads share out its outputs
-// before, so that they multiply with the weights they update. A barrier after each, no reduction, and
-// no result depends on how many threads there are.
+// batch in row order and updates at once. Where layers are wide, threads share out their outputs before,
+// so that they multiply with the weights they update. A barrier after each phase, no reduction, and no
+// result depends on how many threads there are.
 #include "fused.h"
 #include "pool.h"
 
@@ -65,16 +65,18 @@ static ptrdiff_t rows_at_a_time(const fm_run *run)
     return rows > FM_ROWS_AT_LEAST ? rows : FM_ROWS_AT_LEAST;
 }
 
-// The first layer of a wide net on several threads: see columns_part.
-static void first_layer(fm_run *run, int thread, int n_threads)
+// The layers that go by columns, each a phase of its own.
+static void columns(fm_run *run, int thread, int n_threads, int n_layers)
 {
     const fm_functions *f = functions(run);
-    if (!run->gathered) {
+    if (n_layers > 0 && !run->gathered) {
         f->gather(run, run->B * thread / n_threads, run->B * (thread + 1) / n_threads);
         fm_team_barrier(run->team);
     }
-    f->columns_part(run, thread, n_threads);
-    fm_team_barrier(run->team);
+    for (int l = 0; l < n_layers; l++) {
+        f->columns_part(run, l, thread, n_threads);
+        fm_team_barrier(run->team);
+    }
 }
 
 static void step_part(void *argument, int thread)
@@ -82,10 +84,9 @@ static void step_part(void *argument, int thread)
     step_job *job = argument;
     fm_run *run = job->run;
     const fm_functions *f = functions(run);
-    const int n_threads = fm_team_size(run->team), by_columns = n_threads > 1 && f->is_wide(run);
+    const int n_threads = fm_team_size(run->team), by_columns = f->n_by_columns(run, n_threads);
 
-    if (by_columns)
-        first_layer(run, thread, n_threads);
+    columns(run, thread, n_threads, by_columns);
     ptrdiff_t first = run->B * thread / n_threads, last = run->B * (thread + 1) / n_threads;
     ptrdiff_t n = (last - first + rows_at_a_time(run) - 1) / rows_at_a_time(run);
     for (ptrdiff_t i = 0; i < n; i++)

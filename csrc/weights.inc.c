@@ -122,11 +122,10 @@ static void R(weights_layer)(fm_run *run, const fm_layer *layer, R(errands) *err
         R(transpose_panel)(state + layer->WT, state + layer->W, layer, p);
 }
 
-// Part `part` of `n_parts` of the weight tiles of the first layer, and of those of all others: a stretch
-// of equal cost of an order that goes layer by layer and panel by panel.
+// Part `part` of `n_parts` of the weight tiles of all layers.
 static void R(weights_part)(fm_run *run, int part, int n_parts)
 {
-    const fm_layer *layers = R(layers)(run), *end = layers + run->net.n_layers;
+    const fm_layer *layers = R(layers)(run);
     R(errands) errands;
     errands.rule = R(rule_of)(&run->rule);
     errands.shift = R(new_state)(run) - (real *)run->state;
@@ -139,16 +138,7 @@ static void R(weights_part)(fm_run *run, int part, int n_parts)
     R(weights_layer)(run, layers, &errands, tiles * part / n_parts,
                      tiles * (part + 1) / n_parts);
 
-    ptrdiff_t total = 0, cost = 0;
-    for (const fm_layer *layer = layers + 1; layer < end; layer++)
-        total += layer->I * layer->vectors;
-    const ptrdiff_t from = total * part / n_parts, to = total * (part + 1) / n_parts;
-    for (const fm_layer *layer = layers + 1; layer < end; layer++) {
-        // Where the stretch begins and ends, in panels of this layer.
-        const ptrdiff_t n = R(panels_of)(layer->vectors).n, whole = layer->I * layer->vectors;
-        const ptrdiff_t first = R(max)(0, from - cost) * n / whole;
-        const ptrdiff_t last = R(max)(0, to - cost) * n / whole;
-        R(weights_layer)(run, layer, &errands, R(min)(first, n), R(min)(last, n));
-        cost += whole;
-    }
+    for (const fm_layer *layer = layers + 1; layer < layers + run->net.n_layers; layer++)
+        R(weights_layer)(run, layer, &errands, R(first_panel)(run, layer, part, n_parts),
+                         R(first_panel)(run, layer, part + 1, n_parts));
 }

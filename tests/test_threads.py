@@ -254,6 +254,23 @@ def test_threads_are_no_more_than_the_affinity_mask_has(limits, monkeypatch):
         os.sched_setaffinity(0, before)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_layers_shared_out_by_columns_have_the_same_bits(activation, dtype, monkeypatch):
+    monkeypatch.setenv("FASTMLP_OVERSUBSCRIBE", "1")
+    X, y = np.random.default_rng(0).normal(size=(50, 300)), np.arange(50) % 10
+
+    def train(n_threads):
+        model = fastmlp.MLP([300, 1201, 700, 10], activation=activation, dtype=dtype, seed=0)
+        trainer = fastmlp.SGD(model, batch_size=20, engine="fused", n_threads=n_threads)
+        trainer.fit(X.astype(dtype), y, epochs=2)
+        return model.params.tobytes()
+
+    alone = train(1)
+    for n_threads in (2, 3, 5):
+        assert train(n_threads) == alone
+
+
 @linux
 @pytest.mark.parametrize("oversubscribe, expected", [("", 0), ("1", 3)])
 def test_the_threads_that_a_fit_really_has(oversubscribe, expected):

@@ -76,6 +76,9 @@ static result fit(uint64_t seed, int teams, pid_t *child)
         sizes[l] = 1 + draw(&seed, LARGEST);
     if (draw(&seed, 3) == 0)
         sizes[0] = WIDE;
+    if (draw(&seed, 6) == 0) // layers that go by columns
+        for (int l = 0; l < L; l++)
+            sizes[l] = WIDE + 100;
     for (int l = 0; l < L; l++) {
         n_params += (sizes[l] + 1) * sizes[l + 1];
         activations[l] = (int)draw(&seed, FM_SILU + 1);
