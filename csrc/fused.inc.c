@@ -52,6 +52,7 @@ INLINE ptrdiff_t R(max)(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 #include "loss.inc.c"
 #include "gather.inc.c"
 #include "rows.inc.c"
+#include "columns.inc.c"
 #include "weights.inc.c"
 #include "passes.inc.c"
 #include "forward.inc.c"

@@ -129,9 +129,7 @@ static ptrdiff_t R(layout)(const fm_net *net, const fm_rule *rule, ptrdiff_t max
         if (layers)
             layers[l] = layer;
     }
-    // tiles may load a row more than they need
-    R(take)(state, WIDTH);
-    R(take)(&total, FM_BLOCK);
+    R(take)(state, WIDTH); // row tiles may load a row more than they need
     return total;
 }
 

@@ -68,8 +68,8 @@ INLINE const real *R(panel)(const R(product) *of, ptrdiff_t p, ptrdiff_t k)
 static void R(panel_product)(const R(product) *of, ptrdiff_t p, ptrdiff_t k, ptrdiff_t end,
                              const real *next)
 {
-    const ptrdiff_t n = end - k, width = R(part_size)(of->widths, p) * FM_LANES;
     const int NV = R(part_size)(of->widths, p);
+    const ptrdiff_t n = end - k, width = NV * FM_LANES;
     const R(parts) tiles = R(parts_of)(of->B, FM_ROWS(NV));
     const ptrdiff_t asked = n / 2 * (FM_ALIGN / (ptrdiff_t)sizeof(real)); // elements, by one tile
     const real *A = of->A + R(column)(of->stride, k);
@@ -124,88 +124,6 @@ static void R(layer_forward)(const fm_run *run, const fm_layer *layer, ptrdiff_t
         .stride = R(block_stride)(run),
         .epilogue = R(is_done_in_tile)(run, layer) && activation == FM_RELU ? FM_STORE_RELU : FM_STORE,
     }, from, to);
-}
-
-// The same for the whole batch.
-static void R(whole_panels)(const fm_run *run, const fm_layer *layer, ptrdiff_t from, ptrdiff_t to)
-{
-    const R(parts) rows = R(parts_of)(run->B, FM_ROWS_AT_LEAST);
-    for (ptrdiff_t i = 0; i < rows.n; i++)
-        R(layer_forward)(run, layer, R(part_start)(rows, i), R(part_start)(rows, i + 1), from, to);
-}
-
-// -- by columns: a thread multiplies with the weights that it updates, for the whole batch, so that they
-// need not move from one core to another.
-
-// Whether the panels of a layer can be shared out for themselves.
-INLINE int R(has_many_panels)(const fm_layer *layer, int n_parts)
-{
-    return R(panels_of)(layer->vectors).n >= 4 * n_parts;
-}
-
-// How many of the first layers go by columns: the first where the inputs are wide, others where weights
-// are more than what comes in and goes out, as far as nothing is left to do for the rows in between.
-static int R(n_by_columns)(const fm_run *run, int n_threads)
-{
-    const fm_layer *layers = R(layers)(run), *layer = layers, *end = layers + run->net.n_layers;
-    for (; n_threads > 1 && layer < end && layer->I >= R(WIDE); layer++)
-        if (layer > layers && (!R(is_done_in_tile)(run, layer - 1) ||
-                               !R(has_many_panels)(layer, n_threads) ||
-                               2 * layer->I * layer->O < run->B * (layer->I + layer->O)))
-            break;
-    return (int)(layer - layers);
-}
-
-// The first panel of part `part` of n_parts of a layer after the first: a share of its panels where there
-// are many. All other layers are shared out together, in stretches of equal cost of an order that goes
-// layer by layer and panel by panel.
-static ptrdiff_t R(first_panel)(const fm_run *run, const fm_layer *layer, int part, int n_parts)
-{
-    const fm_layer *layers = R(layers)(run);
-    const ptrdiff_t n = R(panels_of)(layer->vectors).n;
-    if (R(has_many_panels)(layer, n_parts))
-        return n * part / n_parts;
-    ptrdiff_t total = 0, before = 0;
-    for (const fm_layer *other = layers + 1; other < layers + run->net.n_layers; other++) {
-        before = other == layer ? total : before;
-        total += R(has_many_panels)(other, n_parts) ? 0 : other->I * other->vectors;
-    }
-    const ptrdiff_t begin = total * part / n_parts - before;
-    return R(min)(n, R(max)(0, begin) * n / (layer->I * layer->vectors));
-}
-
-// A part of the sums of the first layer: a stretch of equal cost of an order that goes panel by panel, as
-// that of its weight tiles does.
-static void R(first_columns)(const fm_run *run, int part, int n_parts)
-{
-    const fm_layer *layer = R(layers)(run);
-    const R(parts) widths = R(panels_of)(layer->vectors);
-    const ptrdiff_t B = run->B, total = layer->vectors * B;
-    const ptrdiff_t begin = total * part / n_parts, end = total * (part + 1) / n_parts;
-    ptrdiff_t whole = 0, n_whole = 0, rows_before = 0;
-    for (ptrdiff_t p = 0; p < widths.n; p++) {
-        const int size = R(part_size)(widths, p);
-        const ptrdiff_t first = R(max)(0, begin - rows_before) / size;
-        const ptrdiff_t last = R(min)(B, R(max)(0, end - rows_before) / size);
-        rows_before += B * size;
-        if (first == 0 && last == B)
-            whole = p - n_whole++;
-        else if (first < last) // two threads share the panel: at the same time, or it comes back late
-            R(layer_forward)(run, layer, first, last, p, p + 1);
-    }
-    if (n_whole)
-        R(whole_panels)(run, layer, whole, whole + n_whole);
-}
-
-// A part of the sums of layer l.
-static void R(columns_part)(fm_run *run, int l, int part, int n_parts)
-{
-    const fm_layer *layer = R(layers)(run) + l;
-    if (l == 0)
-        R(first_columns)(run, part, n_parts);
-    else
-        R(whole_panels)(run, layer, R(first_panel)(run, layer, part, n_parts),
-                        R(first_panel)(run, layer, part + 1, n_parts));
 }
 
 // Rows [first, last) of the batch forward, their loss, and back. The sums of the first `by_columns`

@@ -13,22 +13,6 @@ static void R(store_gradients)(fm_run *run, const fm_layer *layer, const real *d
 // Where the updated parameters go.
 INLINE real *R(new_state)(const fm_run *run) { return run->backup ? run->backup : run->state; }
 
-// Tiles over a panel of NV vectors share out the features of a layer; none reaches over the end of a
-// block.
-INLINE ptrdiff_t R(n_tiles)(ptrdiff_t I, int NV)
-{
-    return I / FM_BLOCK * R(parts_of)(FM_BLOCK, FM_ROWS(NV)).n +
-           R(parts_of)(I % FM_BLOCK, FM_ROWS(NV)).n;
-}
-
-// How many tiles the panels before panel p have.
-INLINE ptrdiff_t R(tiles_before)(R(parts) widths, ptrdiff_t p, ptrdiff_t I)
-{
-    const ptrdiff_t wider = R(min)(p, widths.rest);
-    return wider * R(n_tiles)(I, (int)widths.size + 1) +
-           (p - wider) * R(n_tiles)(I, (int)widths.size);
-}
-
 // How many blocks of A to go through for one panel of dZ before the next: as many as fit the
 // first-level cache together with it; else one, while all of dZ stays in the second level; else as
 // many as that one holds.
@@ -133,12 +117,7 @@ static void R(weights_part)(fm_run *run, int part, int n_parts)
                        errands.shift == 0;
     errands.updates = errands.row = errands.end = errands.copied = 0;
 
-    const R(parts) panels = R(panels_of)(layers->vectors);
-    const ptrdiff_t tiles = R(tiles_before)(panels, panels.n, layers->I);
-    R(weights_layer)(run, layers, &errands, tiles * part / n_parts,
-                     tiles * (part + 1) / n_parts);
-
-    for (const fm_layer *layer = layers + 1; layer < layers + run->net.n_layers; layer++)
-        R(weights_layer)(run, layer, &errands, R(first_panel)(run, layer, part, n_parts),
-                         R(first_panel)(run, layer, part + 1, n_parts));
+    for (const fm_layer *layer = layers; layer < layers + run->net.n_layers; layer++)
+        R(weights_layer)(run, layer, &errands, R(first_unit)(run, layer, part, n_parts),
+                         R(first_unit)(run, layer, part + 1, n_parts));
 }

@@ -66,7 +66,8 @@ def run(
 
     The engines and numbers of threads take turns, and the medians of three rounds count: a
     machine that is slower for a while is so for all of them. Shuffling the rows is part of what
-    is measured; the first epochs are not. A progress bar goes to standard error.
+    is measured; the first epochs are not. A progress bar goes to standard error. All who take
+    turns at a network are in memory at once: 0.3 GB each for the widest of `SHAPES`.
 
     Parameters
     ----------

@@ -97,8 +97,8 @@ def fused_threads(n_threads: int | None) -> int:
     """Return how many threads of the fused engine stand for `n_threads`: never more than usable.
 
     None is one for every core: two threads of one core share its arithmetic, and its caches.
-    FASTMLP_OVERSUBSCRIBE=1 lifts that limit, and the one below which a step is too small to
-    share out, for tests of many threads on a small machine.
+    For tests of many threads on a small machine, FASTMLP_OVERSUBSCRIBE=1 makes usable as many as
+    are asked for, and shares out even steps that are too small for it.
     """
     if n_threads is not None and oversubscribed():
         return n_threads
@@ -120,7 +120,7 @@ def _usable_cpus() -> int:
 def _usable_cores() -> int:
     if sys.platform == "linux":
         return _cores_of(frozenset(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
+    return _usable_cpus()
 
 
 @functools.cache
