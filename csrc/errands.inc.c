@@ -5,57 +5,59 @@ _Static_assert(FM_ROWS(1) <= R(MOST_VECTORS) && FM_ROWS(2) * 2 <= R(MOST_VECTORS
 // What a weight tile does beside its sum, a vector at a time between the multiplications, where it
 // costs next to nothing. In one piece it would hold them up: a burst of stores, or rows that come
 // from far away in memory.
+// The update of the tile before: where it goes, and what to bring nearer, the same of this tile.
+typedef struct R(waiting) {
+    real *W, *moment1, *moment2;
+    const real *next_W, *next_moment1;
+} R(waiting);
+
+// A row of the next batch to copy, of which `copied` vectors are done; and a later one to ask for.
+typedef struct R(copying) {
+    const real *from, *later;
+    real *to;                    // in blocks, `stride` apart
+    ptrdiff_t stride, copied;
+} R(copying);
+
 typedef struct R(errands) {
     R(rule) rule;
-    // The update of the tile before, whose gradient waits in dW.
-    ptrdiff_t updates;
-    real *W, *moment1, *moment2;
-    ptrdiff_t shift;             // from there to where the new ones go: 0 but for a backup
     int is_plain;                // momentum and nothing else, in place
-    const real *next_W, *next_moment1; // of this tile: to bring nearer
-    // Rows [row, end) of the next batch to gather, into blocks `stride` apart: of the first of them
-    // `copied` vectors are done, and the next `copies` are this tile's; `later` is a row to ask for.
-    ptrdiff_t row, end, copied, copies, copies_of_tile, stride;
-    const real *from, *later;
-    real *to;
+    ptrdiff_t shift;             // from parameters and moments to where the new ones go: 0 but for a backup
+    ptrdiff_t updates;           // vectors that wait in dW
+    R(waiting) waiting;
+    ptrdiff_t row, end;          // of the next batch, to gather
+    ptrdiff_t copies, copies_of_tile; // vectors of the row, for this tile and for any
+    R(copying) copying;
     _Alignas(FM_ALIGN) real dW[R(MOST_VECTORS) * FM_LANES];
 } R(errands);
 
-INLINE void R(update)(R(errands) *errands, ptrdiff_t vector)
+INLINE void R(update)(const R(errands) *errands, const R(waiting) *of, ptrdiff_t vector,
+                      const int is_plain)
 {
-    FM_FORGET();
     const ptrdiff_t at = vector * FM_LANES;
     const V dW = vload(errands->dW + at);
-    FM_PREFETCH_TO_WRITE(errands->next_W + at);
-    FM_PREFETCH_TO_WRITE(errands->next_moment1 + at);
-    R(update_vector)(errands->W + at, errands->moment1 + at, errands->moment2 + at, errands->shift,
-                     dW, &errands->rule, 1);
-}
-
-// The same where nothing has to be asked: by momentum alone, in place.
-INLINE void R(plain_update)(R(errands) *errands, ptrdiff_t vector)
-{
-    const ptrdiff_t at = vector * FM_LANES;
-    FM_PREFETCH_TO_WRITE(errands->next_W + at);
-    FM_PREFETCH_TO_WRITE(errands->next_moment1 + at);
-    R(momentum)(errands->W + at, errands->moment1 + at, vload(errands->dW + at), &errands->rule);
+    FM_PREFETCH_TO_WRITE(of->next_W + at);
+    FM_PREFETCH_TO_WRITE(of->next_moment1 + at);
+    if (is_plain)
+        R(momentum)(of->W + at, of->moment1 + at, dW, &errands->rule);
+    else
+        R(update_vector)(of->W + at, of->moment1 + at, of->moment2 + at, errands->shift, dW,
+                         &errands->rule, 1);
 }
 
 // Copies one vector of a row, and asks for that of a later row.
-INLINE void R(copy)(R(errands) *errands, ptrdiff_t vector)
+INLINE void R(copy)(const R(copying) *row, ptrdiff_t vector)
 {
     enum { OF_BLOCK = FM_BLOCK / FM_LANES };
-    FM_FORGET();
-    const size_t i = (size_t)(errands->copied + vector);
-    real *to = errands->to + i / OF_BLOCK * (size_t)errands->stride + i % OF_BLOCK * FM_LANES;
-    vstore(to, vload(errands->from + i * FM_LANES));
-    FM_PREFETCH(errands->later + i * FM_LANES);
+    const size_t i = (size_t)(row->copied + vector);
+    real *to = row->to + i / OF_BLOCK * (size_t)row->stride + i % OF_BLOCK * FM_LANES;
+    vstore(to, vload(row->from + i * FM_LANES));
+    FM_PREFETCH(row->later + i * FM_LANES);
 }
 
 // Does at once all updates that wait.
 static void R(flush)(R(errands) *errands)
 {
     for (ptrdiff_t i = 0; i < errands->updates; i++)
-        R(update)(errands, i);
+        R(update)(errands, &errands->waiting, i, 0);
     errands->updates = 0;
 }

@@ -64,16 +64,16 @@ static void R(gather_from)(const fm_run *run, R(errands) *errands, ptrdiff_t b)
 {
     const ptrdiff_t I = run->net.sizes[0];
     errands->row = b;
-    errands->copied = 0;
+    errands->copying.copied = 0;
     if (b >= errands->end)
         return;
     if (b % R(GROUP) == 0)
         R(ask_for_pages)(run, R(min)(b + R(AHEAD), errands->end),
                          R(min)(b + R(AHEAD) + R(GROUP), errands->end));
     const ptrdiff_t later = R(min)(b + R(AHEAD), errands->end - 1);
-    errands->from = (const real *)run->X + R(row_of)(run, run->B + b) * I;
-    errands->later = (const real *)run->X + R(row_of)(run, run->B + later) * I;
-    errands->to = R(at)(run, R(layers)(run)->ahead + b * FM_BLOCK);
+    errands->copying.from = (const real *)run->X + R(row_of)(run, run->B + b) * I;
+    errands->copying.later = (const real *)run->X + R(row_of)(run, run->B + later) * I;
+    errands->copying.to = R(at)(run, R(layers)(run)->ahead + b * FM_BLOCK);
 }
 
 // A thread that does the tiles [first, last) of the `n_tiles` of the first layer gathers as large a
@@ -83,7 +83,7 @@ static void R(gather_ahead)(const fm_run *run, R(errands) *errands, ptrdiff_t fi
 {
     const ptrdiff_t rows = R(min)(run->n_ahead, run->B), begin = rows * first / n_tiles;
     errands->end = rows * last / n_tiles;
-    errands->stride = R(block_stride)(run);
+    errands->copying.stride = R(block_stride)(run);
     const ptrdiff_t vectors = (errands->end - begin) * (run->net.sizes[0] / FM_LANES);
     errands->copies_of_tile = (vectors + last - first - 1) / (last - first);
     const ptrdiff_t group = (begin + R(GROUP) - 1) / R(GROUP) * R(GROUP); // gather_from asks from here
@@ -96,23 +96,23 @@ INLINE ptrdiff_t R(next_copies)(const fm_run *run, const R(errands) *errands)
 {
     if (errands->row >= errands->end)
         return 0;
-    const ptrdiff_t left = run->net.sizes[0] / FM_LANES - errands->copied;
+    const ptrdiff_t left = run->net.sizes[0] / FM_LANES - errands->copying.copied;
     return R(min)(R(min)(errands->copies_of_tile, left), run->B);
 }
 INLINE void R(gather_on)(const fm_run *run, R(errands) *errands)
 {
     const ptrdiff_t b = errands->row;
-    errands->copied += errands->copies;
-    if (b >= errands->end || errands->copied < run->net.sizes[0] / FM_LANES)
+    errands->copying.copied += errands->copies;
+    if (b >= errands->end || errands->copying.copied < run->net.sizes[0] / FM_LANES)
         return;
-    R(gather_row)(run, R(layers)(run)->ahead, b, run->B + b, errands->copied * FM_LANES);
+    R(gather_row)(run, R(layers)(run)->ahead, b, run->B + b, errands->copying.copied * FM_LANES);
     R(gather_from)(run, errands, b + 1);
 }
 
 // What the tiles did not get to.
 static void R(gather_rest)(const fm_run *run, R(errands) *errands)
 {
-    for (ptrdiff_t b = errands->row; b < errands->end; b++, errands->copied = 0)
-        R(gather_row)(run, R(layers)(run)->ahead, b, run->B + b, errands->copied * FM_LANES);
+    for (ptrdiff_t b = errands->row; b < errands->end; b++, errands->copying.copied = 0)
+        R(gather_row)(run, R(layers)(run)->ahead, b, run->B + b, errands->copying.copied * FM_LANES);
     errands->row = errands->end = 0;
 }

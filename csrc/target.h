@@ -52,13 +52,6 @@
 #define FM_UNROLL_TWICE
 #endif
 
-// The compiler then reads from memory again what it has read before: registers are for the sums.
-#if defined(_MSC_VER)
-#define FM_FORGET() ((void)0)
-#else
-#define FM_FORGET() __asm__ volatile("" ::: "memory")
-#endif
-
 #if defined(FM_COMPACT)
 #define INLINE static inline
 #elif defined(_MSC_VER)

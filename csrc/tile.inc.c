@@ -146,6 +146,23 @@ INLINE void R(add_product)(V acc[FM_MOST_ROWS][FM_PANEL], const real *D, ptrdiff
         R(add_multiple)(acc[r], D + a + r, d, r, NV);
 }
 
+// The same for K rows of D from *D on, which is left behind them, and beside each of the first ones an
+// update of what waits; of the first `pairs` beside two rows, since it is better not to have one in each.
+INLINE void R(add_with_updates)(V acc[FM_MOST_ROWS][FM_PANEL], const real **D, ptrdiff_t a,
+                                const ptrdiff_t at[FM_PANEL], const R(errands) *errands,
+                                const R(waiting) *of, ptrdiff_t updates, ptrdiff_t pairs,
+                                const int is_plain, const int M, const int NV)
+{
+    for (ptrdiff_t i = 0; i < updates; i++, *D += FM_BLOCK) {
+        R(update)(errands, of, i, is_plain);
+        R(add_product)(acc, *D, a, at, M, NV);
+        if (i < pairs) {
+            *D += FM_BLOCK;
+            R(add_product)(acc, *D, a, at, M, NV);
+        }
+    }
+}
+
 // The gradient dW (M, NV vectors) = A^T (M, K) D (K, NV vectors) of M weight rows, where A is columns
 // of a block and D the columns `at` of its rows, into errands->dW, once what waits there has been used.
 // Meanwhile the errands are run: the copies first, since the sums that wait are the last thing the
@@ -160,31 +177,31 @@ INLINE void R(column_tile_of)(R(errands) *errands, const real *A, const real *D,
         FM_UNROLL
         for (int j = 0; j < NV; j++)
             acc[r][j] = vset1(0);
+    // what the loops go by is copied, so that no store can change it and it stays in registers
+    const R(waiting) waiting = errands->waiting;
+    const R(copying) copying = errands->copying;
+    ptrdiff_t columns[FM_PANEL];
+    for (int j = 0; j < FM_PANEL; j++)
+        columns[j] = at[j];
     const ptrdiff_t a = A - D; // both in the workspace: one pointer for the two of them
     const real *const end = D + K * FM_BLOCK;
     const ptrdiff_t soon = R(min)(SOON, R(max)(0, K - errands->updates));
-    const ptrdiff_t first = R(max)(errands->copies, soon);
-    const ptrdiff_t updates = R(min)(K - first, errands->updates);
+    const ptrdiff_t copies = errands->copies, first = R(max)(copies, soon);
+    const ptrdiff_t updates = R(min)(K - first, errands->updates), pairs = K - first - updates;
     for (ptrdiff_t i = 0; i < first; i++, D += FM_BLOCK) {
-        if (i < errands->copies)
-            R(copy)(errands, i);
-        R(add_product)(acc, D, a, at, M, NV);
+        if (i < copies)
+            R(copy)(&copying, i);
+        R(add_product)(acc, D, a, columns, M, NV);
     }
     if (errands->is_plain)
-        for (ptrdiff_t i = 0; i < updates; i++, D += FM_BLOCK) {
-            R(plain_update)(errands, i);
-            R(add_product)(acc, D, a, at, M, NV);
-        }
+        R(add_with_updates)(acc, &D, a, columns, errands, &waiting, updates, pairs, 1, M, NV);
     else
-        for (ptrdiff_t i = 0; i < updates; i++, D += FM_BLOCK) {
-            R(update)(errands, i);
-            R(add_product)(acc, D, a, at, M, NV);
-        }
+        R(add_with_updates)(acc, &D, a, columns, errands, &waiting, updates, pairs, 0, M, NV);
     FM_UNROLL_TWICE
     for (; D < end; D += FM_BLOCK)
-        R(add_product)(acc, D, a, at, M, NV);
+        R(add_product)(acc, D, a, columns, M, NV);
     for (ptrdiff_t i = updates; i < errands->updates; i++)
-        R(update)(errands, i);
+        R(update)(errands, &waiting, i, 0);
     FM_UNROLL
     for (int r = 0; r < M; r++)
         FM_UNROLL

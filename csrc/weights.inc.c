@@ -48,8 +48,8 @@ static void R(weights_tile)(fm_run *run, const fm_layer *layer, R(errands) *erra
     const ptrdiff_t width = NV * FM_LANES;
     const real *A = R(at)(run, layer->in + R(column)(R(block_stride)(run), f));
     real *state = (real *)run->state + o * (layer->I + 1) + (1 + f) * width;
-    errands->next_W = state + layer->W;
-    errands->next_moment1 = state + layer->moment1;
+    errands->waiting.next_W = state + layer->W;
+    errands->waiting.next_moment1 = state + layer->moment1;
     errands->copies = R(next_copies)(run, errands);
     R(column_tiles)[NV - 1][M - 1](errands, A, dZ, at, run->B);
     R(gather_on)(run, errands);
@@ -58,9 +58,9 @@ static void R(weights_tile)(fm_run *run, const fm_layer *layer, R(errands) *erra
         R(store_gradients)(run, layer, errands->dW, f, M, o, width);
         return;
     }
-    errands->W = state + layer->W;
-    errands->moment1 = state + layer->moment1;
-    errands->moment2 = state + layer->moment2;
+    errands->waiting.W = state + layer->W;
+    errands->waiting.moment1 = state + layer->moment1;
+    errands->waiting.moment2 = state + layer->moment2;
     errands->updates = M * NV;
 }
 
@@ -115,7 +115,9 @@ static void R(weights_part)(fm_run *run, int part, int n_parts)
     errands.shift = R(new_state)(run) - (real *)run->state;
     errands.is_plain = !errands.rule.adam && !errands.rule.nesterov && !errands.rule.decays &&
                        errands.shift == 0;
-    errands.updates = errands.row = errands.end = errands.copied = 0;
+    errands.updates = errands.row = errands.end = 0;
+    errands.waiting = (R(waiting)){0};
+    errands.copying = (R(copying)){0};
 
     for (const fm_layer *layer = layers; layer < layers + run->net.n_layers; layer++)
         R(weights_layer)(run, layer, &errands, R(first_unit)(run, layer, part, n_parts),
