@@ -1,4 +1,5 @@
-// Losses on rows of a matrix in blocks of columns, `stride` apart.
+// Losses on rows of a matrix in blocks of columns, `stride` apart. What of dZ is subnormal becomes 0: all
+// products with it would be slow on some CPUs, and sure outputs have much of it.
 
 // The sum of 16 virtual lanes, in as many vectors as it takes, by one fixed tree: lane i and lane
 // i + 8, then i + 4, i + 2, i + 1. Overwrites the vectors.
@@ -66,7 +67,8 @@ static real R(softmax_row)(real *z, ptrdiff_t O, ptrdiff_t stride, int64_t label
             real *at = z + R(column)(stride, o) + i * FM_LANES;
             V at_label = R(before)(vset1(0), o, i * FM_LANES, label, scale);
             at_label = R(before)(at_label, o, i * FM_LANES, label + 1, 0);
-            vstore(at, vsub(vmul(vload(at), vset1(factor)), at_label));
+            V dZ = vsub(vmul(vload(at), vset1(factor)), at_label);
+            vstore(at, R(at_least)(dZ, R(least_normal)));
         }
     return total;
 }
@@ -103,7 +105,7 @@ static void R(softmax_rows)(real *Z, ptrdiff_t n, ptrdiff_t O, const int64_t *la
     for (ptrdiff_t o = 0; o < O; o++) {
         V not_less = vselect_lt(label, vset1((real)o), vset1(0), scale);
         V onehot = vselect_lt(label, vset1((real)(o + 1)), not_less, vset1(0));
-        e[o] = vsub(vmul(e[o], factor), onehot);
+        e[o] = R(at_least)(vsub(vmul(e[o], factor), onehot), R(least_normal));
     }
     for (int c = 0; c < FM_VIRTUAL_LANES; c += FM_LANES) {
         vtranspose(e + c);
@@ -249,7 +251,8 @@ static void R(loss_of_values)(real *Z, real *losses, const real *T, ptrdiff_t B,
                 V loss = R(loss_of_value)(vload_n(out, valid), vload_n(t + at, valid), of, &derivative);
                 // beyond O, zero
                 sum[s] = vadd(R(before)(loss, o, s * FM_LANES, O, 0), sum[s]);
-                vstore(out, R(before)(vmul(derivative, factor), o, s * FM_LANES, O, 0));
+                V dZ = R(at_least)(vmul(derivative, factor), R(least_normal));
+                vstore(out, R(before)(dZ, o, s * FM_LANES, O, 0));
             }
         losses[i] = R(tree_sum)(sum) * weight;
     }

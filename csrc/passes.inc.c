@@ -83,7 +83,7 @@ static void R(clipped_update)(fm_run *run)
     // an infinite norm leaves nothing to scale, and NaN says so
     const double kept = isinf(norm) ? NAN : norm > run->rule.max_norm ? run->rule.max_norm / norm : 1;
 
-    R(rule) rule = R(rule_of)(&run->rule);
+    R(rule) rule = R(rule_of)(run);
     rule.decay = 0; // it is in already
     const V factor = vset1((real)(rule.adam ? kept : -run->rule.learning_rate * kept));
     const ptrdiff_t shift = R(new_state)(run) - (real *)run->state;

@@ -6,17 +6,25 @@ typedef struct R(rule) {
     int decays;                  // by the gradient, or beside it
     real momentum, decay, shrink; // SGD: decay is what W adds to its own step
     real beta1, beta2, rest1, rest2, epsilon, rate;
+    real least, least_dW;        // moments, and gradients of Adam, that are smaller become 0
 } R(rule);
 
-INLINE R(rule) R(rule_of)(const fm_rule *rule)
+// Moments of what has no gradient any more shrink until they are subnormal, and rounding keeps them there for
+// good: 0.9 of 4 times the smallest number is 4 times the smallest number. Arithmetic with such numbers takes
+// up to 60 times as long on some CPUs, so that every now and then they are made 0. Gradients whose squares
+// would be subnormal are 0 for Adam, if epsilon is so large that they could not move anything.
+static R(rule) R(rule_of)(const fm_run *run)
 {
+    enum { EVERY = 64 };
+    const fm_rule *rule = &run->rule;
+    const int adam = rule->kind == FM_ADAM;
+    const double least_dW = sqrt((double)R(least_normal) / (1 - rule->beta2));
     return (R(rule)){
-        .adam = rule->kind == FM_ADAM,
+        .adam = adam,
         .nesterov = rule->nesterov,
         .decays = rule->weight_decay != 0 || rule->decoupled_decay != 0,
         .momentum = (real)rule->momentum,
-        .decay = rule->kind == FM_SGD ? (real)(-rule->learning_rate * rule->weight_decay)
-                                      : (real)rule->weight_decay,
+        .decay = adam ? (real)rule->weight_decay : (real)(-rule->learning_rate * rule->weight_decay),
         .shrink = (real)rule->learning_rate * (real)rule->decoupled_decay,
         .beta1 = (real)rule->beta1,
         .beta2 = (real)rule->beta2,
@@ -25,6 +33,8 @@ INLINE R(rule) R(rule_of)(const fm_rule *rule)
         .rest2 = (real)(1 - rule->beta2),
         .epsilon = (real)rule->epsilon,
         .rate = (real)rule->corrected_rate,
+        .least = run->step % EVERY == 0 ? R(least_normal) : 0,
+        .least_dW = ldexp(least_dW, R(MANTISSA)) < rule->epsilon ? (real)least_dW : 0,
     };
 }
 
@@ -46,7 +56,9 @@ INLINE void R(sgd)(real *W, real *v, ptrdiff_t shift, V dW, const R(rule) *rule,
         dW = vfma(vset1(rule->decay), w, dW);
         w = vsub(w, vmul(vset1(rule->shrink), w));
     }
-    const V velocity = vfma(mu, vload(v), dW);
+    V velocity = vfma(mu, vload(v), dW);
+    if (rule->least > 0)
+        velocity = R(at_least)(velocity, rule->least);
     vstore(v + shift, velocity);
     vstore(W + shift, vadd(w, rule->nesterov ? vfma(mu, velocity, dW) : velocity));
 }
@@ -68,8 +80,13 @@ INLINE void R(adam)(real *W, real *m, real *v, ptrdiff_t shift, V dW, const R(ru
         dW = vfma(vset1(rule->decay), w, dW);
         w = vsub(w, vmul(vset1(rule->shrink), w));
     }
-    const V mean = vfma(vset1(rule->beta1), vload(m), vmul(vset1(rule->rest1), dW));
-    const V square = vfma(vset1(rule->beta2), vload(v), vmul(vset1(rule->rest2), vmul(dW, dW)));
+    dW = R(at_least)(dW, rule->least_dW);
+    V mean = vfma(vset1(rule->beta1), vload(m), vmul(vset1(rule->rest1), dW));
+    V square = vfma(vset1(rule->beta2), vload(v), vmul(vset1(rule->rest2), vmul(dW, dW)));
+    if (rule->least > 0) {
+        mean = R(at_least)(mean, rule->least);
+        square = rule->least_dW > 0 ? R(at_least)(square, rule->least) : square;
+    }
     vstore(m + shift, mean);
     vstore(v + shift, square);
     const V step = vdiv(mean, vadd(vsqrt(square), vset1(rule->epsilon)));

@@ -156,6 +156,12 @@ INLINE V R(vnormal_cdf)(V x, V *e)
     return vselect_lt(vset1(0), x, vsub(vset1(1), tail), tail);
 }
 
+// x, or 0 where it is smaller than `least`; NaN stays.
+INLINE V R(at_least)(V x, real least)
+{
+    return vselect_lt(vmax(x, vsub(vset1(0), x)), vset1(least), vset1(0), x);
+}
+
 #undef POLYNOMIAL
 #undef LN2_HI
 #undef LN2_LO

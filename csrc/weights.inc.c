@@ -111,10 +111,10 @@ static void R(weights_part)(fm_run *run, int part, int n_parts)
 {
     const fm_layer *layers = R(layers)(run);
     R(errands) errands;
-    errands.rule = R(rule_of)(&run->rule);
+    errands.rule = R(rule_of)(run);
     errands.shift = R(new_state)(run) - (real *)run->state;
     errands.is_plain = !errands.rule.adam && !errands.rule.nesterov && !errands.rule.decays &&
-                       errands.shift == 0;
+                       errands.rule.least == 0 && errands.shift == 0;
     errands.updates = errands.row = errands.end = 0;
     errands.waiting = (R(waiting)){0};
     errands.copying = (R(copying)){0};
