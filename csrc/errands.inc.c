@@ -11,7 +11,7 @@ typedef struct R(waiting) {
     const real *next_W, *next_moment1;
 } R(waiting);
 
-// A row of the next batch to copy, of which `copied` vectors are done; and a later one to ask for.
+// A row of the next batch to copy, of which `copied` blocks are done; and a later one to ask for.
 typedef struct R(copying) {
     const real *from, *later;
     real *to;                    // in blocks, `stride` apart
@@ -25,7 +25,7 @@ typedef struct R(errands) {
     ptrdiff_t updates;           // vectors that wait in dW
     R(waiting) waiting;
     ptrdiff_t row, end;          // of the next batch, to gather
-    ptrdiff_t copies, copies_of_tile; // vectors of the row, for this tile and for any
+    ptrdiff_t copies, copies_of_tile; // blocks of the row, for this tile and for any
     R(copying) copying;
     _Alignas(FM_ALIGN) real dW[R(MOST_VECTORS) * FM_LANES];
 } R(errands);
@@ -44,14 +44,19 @@ INLINE void R(update)(const R(errands) *errands, const R(waiting) *of, ptrdiff_t
                          &errands->rule, 1);
 }
 
-// Copies one vector of a row, and asks for that of a later row.
-INLINE void R(copy)(const R(copying) *row, ptrdiff_t vector)
+// Copies what one block has of a row, and asks for that of a later row.
+INLINE void R(copy)(const R(copying) *row, ptrdiff_t i)
 {
-    enum { OF_BLOCK = FM_BLOCK / FM_LANES };
-    const size_t i = (size_t)(row->copied + vector);
-    real *to = row->to + i / OF_BLOCK * (size_t)row->stride + i % OF_BLOCK * FM_LANES;
-    vstore(to, vload(row->from + i * FM_LANES));
-    FM_PREFETCH(row->later + i * FM_LANES);
+    enum { LINE = FM_ALIGN / sizeof(real) };
+    const ptrdiff_t block = row->copied + i;
+    const real *from = row->from + block * FM_BLOCK, *later = row->later + block * FM_BLOCK;
+    real *to = row->to + block * row->stride;
+    FM_UNROLL
+    for (int j = 0; j < FM_BLOCK; j += FM_LANES)
+        vstore(to + j, vload(from + j));
+    FM_UNROLL
+    for (int j = 0; j < FM_BLOCK; j += LINE)
+        FM_PREFETCH(later + j);
 }
 
 // Does at once all updates that wait.

@@ -5,14 +5,12 @@
 INLINE ptrdiff_t R(row_of)(const fm_run *run, ptrdiff_t b) { return run->rows ? run->rows[b] : b; }
 
 // Row `out` of the blocks that begin at `at` = row b of the batch, from column k on, a whole number
-// of vectors.
+// of blocks.
 INLINE void R(gather_row)(const fm_run *run, ptrdiff_t at, ptrdiff_t out, ptrdiff_t b, ptrdiff_t k)
 {
     const ptrdiff_t I = run->net.sizes[0], stride = R(block_stride)(run);
     const real *row = (const real *)run->X + R(row_of)(run, b) * I;
     real *blocks = R(at)(run, at + out * FM_BLOCK);
-    for (; k % FM_BLOCK != 0 && I - k >= FM_LANES; k += FM_LANES)
-        vstore(blocks + R(column)(stride, k), vload(row + k));
     for (; I - k >= FM_BLOCK; k += FM_BLOCK)
         memcpy(blocks + R(column)(stride, k), row + k, FM_BLOCK * sizeof(real));
     if (k < I)
@@ -84,8 +82,8 @@ static void R(gather_ahead)(const fm_run *run, R(errands) *errands, ptrdiff_t fi
     const ptrdiff_t rows = R(min)(run->n_ahead, run->B), begin = rows * first / n_tiles;
     errands->end = rows * last / n_tiles;
     errands->copying.stride = R(block_stride)(run);
-    const ptrdiff_t vectors = (errands->end - begin) * (run->net.sizes[0] / FM_LANES);
-    errands->copies_of_tile = (vectors + last - first - 1) / (last - first);
+    const ptrdiff_t copies = (errands->end - begin) * (run->net.sizes[0] / FM_BLOCK);
+    errands->copies_of_tile = (copies + last - first - 1) / (last - first);
     const ptrdiff_t group = (begin + R(GROUP) - 1) / R(GROUP) * R(GROUP); // gather_from asks from here
     R(ask_for_pages)(run, begin, R(min)(group + R(AHEAD), errands->end));
     R(gather_from)(run, errands, begin);
@@ -96,16 +94,16 @@ INLINE ptrdiff_t R(next_copies)(const fm_run *run, const R(errands) *errands)
 {
     if (errands->row >= errands->end)
         return 0;
-    const ptrdiff_t left = run->net.sizes[0] / FM_LANES - errands->copying.copied;
+    const ptrdiff_t left = run->net.sizes[0] / FM_BLOCK - errands->copying.copied;
     return R(min)(R(min)(errands->copies_of_tile, left), run->B);
 }
 INLINE void R(gather_on)(const fm_run *run, R(errands) *errands)
 {
     const ptrdiff_t b = errands->row;
     errands->copying.copied += errands->copies;
-    if (b >= errands->end || errands->copying.copied < run->net.sizes[0] / FM_LANES)
+    if (b >= errands->end || errands->copying.copied < run->net.sizes[0] / FM_BLOCK)
         return;
-    R(gather_row)(run, R(layers)(run)->ahead, b, run->B + b, errands->copying.copied * FM_LANES);
+    R(gather_row)(run, R(layers)(run)->ahead, b, run->B + b, errands->copying.copied * FM_BLOCK);
     R(gather_from)(run, errands, b + 1);
 }
 
@@ -113,6 +111,6 @@ INLINE void R(gather_on)(const fm_run *run, R(errands) *errands)
 static void R(gather_rest)(const fm_run *run, R(errands) *errands)
 {
     for (ptrdiff_t b = errands->row; b < errands->end; b++, errands->copying.copied = 0)
-        R(gather_row)(run, R(layers)(run)->ahead, b, run->B + b, errands->copying.copied * FM_LANES);
+        R(gather_row)(run, R(layers)(run)->ahead, b, run->B + b, errands->copying.copied * FM_BLOCK);
     errands->row = errands->end = 0;
 }
