@@ -8,7 +8,7 @@ _Static_assert(FM_ROWS(1) <= R(MOST_VECTORS) && FM_ROWS(2) * 2 <= R(MOST_VECTORS
 // The update of the tile before: where it goes, and what to bring nearer, the same of this tile.
 typedef struct R(waiting) {
     real *W, *moment1, *moment2;
-    const real *next_W, *next_moment1;
+    const real *next_W, *next_moment1, *next_moment2;
 } R(waiting);
 
 // A row of the next batch to copy, of which `copied` blocks are done; and a later one to ask for.
@@ -37,6 +37,8 @@ INLINE void R(update)(const R(errands) *errands, const R(waiting) *of, ptrdiff_t
     const V dW = vload(errands->dW + at);
     FM_PREFETCH_TO_WRITE(of->next_W + at);
     FM_PREFETCH_TO_WRITE(of->next_moment1 + at);
+    if (!is_plain)
+        FM_PREFETCH_TO_WRITE(of->next_moment2 + at);
     if (is_plain)
         R(momentum)(of->W + at, of->moment1 + at, dW, &errands->rule);
     else

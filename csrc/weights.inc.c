@@ -50,6 +50,7 @@ static void R(weights_tile)(fm_run *run, const fm_layer *layer, R(errands) *erra
     real *state = (real *)run->state + o * (layer->I + 1) + (1 + f) * width;
     errands->waiting.next_W = state + layer->W;
     errands->waiting.next_moment1 = state + layer->moment1;
+    errands->waiting.next_moment2 = state + (errands->rule.adam ? layer->moment2 : layer->moment1);
     errands->copies = R(next_copies)(run, errands);
     R(column_tiles)[NV - 1][M - 1](errands, A, dZ, at, run->B);
     R(gather_on)(run, errands);
