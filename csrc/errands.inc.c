@@ -2,9 +2,6 @@
 enum { R(MOST_VECTORS) = FM_ROWS(FM_PANEL) * FM_PANEL };
 _Static_assert(FM_ROWS(1) <= R(MOST_VECTORS) && FM_ROWS(2) * 2 <= R(MOST_VECTORS), "a larger tile");
 
-// What a weight tile does beside its sum, a vector at a time between the multiplications, where it
-// costs next to nothing. In one piece it would hold them up: a burst of stores, or rows that come
-// from far away in memory.
 // The update of the tile before: where it goes, and what to bring nearer, the same of this tile.
 typedef struct R(waiting) {
     real *W, *moment1, *moment2;
@@ -18,6 +15,9 @@ typedef struct R(copying) {
     ptrdiff_t stride, copied;
 } R(copying);
 
+// What a weight tile does beside its sum, a vector at a time between the multiplications, where it
+// costs next to nothing. In one piece it would hold them up: a burst of stores, or rows that come
+// from far away in memory.
 typedef struct R(errands) {
     R(rule) rule;
     int is_plain;                // momentum and nothing else, in place
@@ -37,13 +37,13 @@ INLINE void R(update)(const R(errands) *errands, const R(waiting) *of, ptrdiff_t
     const V dW = vload(errands->dW + at);
     FM_PREFETCH_TO_WRITE(of->next_W + at);
     FM_PREFETCH_TO_WRITE(of->next_moment1 + at);
-    if (!is_plain)
-        FM_PREFETCH_TO_WRITE(of->next_moment2 + at);
-    if (is_plain)
+    if (is_plain) {
         R(momentum)(of->W + at, of->moment1 + at, dW, &errands->rule);
-    else
-        R(update_vector)(of->W + at, of->moment1 + at, of->moment2 + at, errands->shift, dW,
-                         &errands->rule, 1);
+        return;
+    }
+    FM_PREFETCH_TO_WRITE(of->next_moment2 + at);
+    R(update_vector)(of->W + at, of->moment1 + at, of->moment2 + at, errands->shift, dW,
+                     &errands->rule, 1);
 }
 
 // Copies what one block has of a row, and asks for that of a later row.

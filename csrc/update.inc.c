@@ -18,7 +18,7 @@ static R(rule) R(rule_of)(const fm_run *run)
     enum { EVERY = 64 };
     const fm_rule *rule = &run->rule;
     const int adam = rule->kind == FM_ADAM;
-    const double least_dW = sqrt((double)R(least_normal) / (1 - rule->beta2));
+    const double least_dW = adam ? sqrt((double)R(least_normal) / (1 - rule->beta2)) : 0;
     return (R(rule)){
         .adam = adam,
         .nesterov = rule->nesterov,
@@ -34,7 +34,7 @@ static R(rule) R(rule_of)(const fm_run *run)
         .epsilon = (real)rule->epsilon,
         .rate = (real)rule->corrected_rate,
         .least = run->step % EVERY == 0 ? R(least_normal) : 0,
-        .least_dW = ldexp(least_dW, R(MANTISSA)) < rule->epsilon ? (real)least_dW : 0,
+        .least_dW = least_dW * (double)(UINT64_C(1) << R(MANTISSA)) < rule->epsilon ? (real)least_dW : 0,
     };
 }
 

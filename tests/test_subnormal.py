@@ -87,6 +87,6 @@ def test_derivatives_are_normal_or_zero(loss, n_outputs, dtype, level):
         actual = dW[n_outputs + 1 :]  # of the biases, but for the first
         if is_zero:
             np.testing.assert_array_equal(actual, 0)
-        else:  # the logarithm is rounded
-            rtol = abs(np.log(tiny)) * np.finfo(dtype).eps
-            np.testing.assert_allclose(actual, expected, rtol=4 * rtol)
+        else:  # the logarithm is rounded, in float64 and to the dtype; exp 2 ulp, 3 operations
+            rtol = (abs(np.log(tiny)) + 5) * np.finfo(dtype).eps
+            np.testing.assert_allclose(actual, expected, rtol=rtol)
