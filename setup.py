@@ -2,11 +2,13 @@
 
 import os
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import scipy.linalg
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 MSVC = sysconfig.get_platform().startswith("win")
@@ -20,8 +22,8 @@ ABI3 = not sysconfig.get_config_var("Py_GIL_DISABLED")
 LEVELS = ("avx512", "avx2", "neon", "portable")
 BOTH_ENGINES = [f"csrc/{name}.c" for name in ("dropout", "finite", "norm")]
 CORE_SOURCES = [
-    *(f"csrc/{name}.c" for name in ("memory", "pool", "probe", "shuffle", "step")),
     *(f"csrc/simd_{level}.c" for level in LEVELS),
+    *(f"csrc/{name}.c" for name in ("memory", "pool", "probe", "shuffle", "step")),
 ]
 
 
@@ -61,8 +63,25 @@ def extension(name: str, *sources: str) -> Extension:
     )
 
 
+class BuildSideBySide(build_ext):
+    """Compiles the sources of a module at the same time: the kernels alone take minutes."""
+
+    def build_extensions(self) -> None:
+        compile_in_turn = self.compiler.compile
+
+        def compile_side_by_side(sources: list[str], **options: object) -> list[str]:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                objects = pool.map(lambda source: compile_in_turn([source], **options), sources)
+                return [name for names in objects for name in names]
+
+        if not MSVC:  # whose driver sets itself up at its first call
+            self.compiler.compile = compile_side_by_side
+        super().build_extensions()
+
+
 write_blas_int()
 setup(
+    cmdclass={"build_ext": BuildSideBySide},
     ext_modules=cythonize(
         [
             extension("_blas"),

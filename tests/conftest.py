@@ -3,6 +3,8 @@
 The figures of such runs stand in docs/reliability.md.
 """
 
+import signal
+
 import pytest
 from commandline import OLD, rents
 
@@ -18,6 +20,9 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     from hypothesis import settings
 
+    # a shell starts what it runs in the background deaf to Ctrl-C, and so would the programs be
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     is_long = config.getoption("--long")
     settings.register_profile(
         "hostile",

@@ -79,7 +79,7 @@ def build(kind: str, copy: Path) -> None:
     environment = dict(os.environ)
     if kind in SANITIZERS:
         environment["FASTMLP_SANITIZE"] = SANITIZERS[kind]
-    command = [sys.executable, "setup.py", "-q", "build_ext", "-i", f"-j{os.cpu_count()}"]
+    command = [sys.executable, "setup.py", "-q", "build_ext", "-i"]
     subprocess.run(command, cwd=copy, env=environment, check=True)
 
 

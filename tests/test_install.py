@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,8 @@ def fresh_environment(path):
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory):
-    """The project as a fresh clone has it: tracked files only."""
+def clones(tmp_path_factory):
+    """Two folders with the project as a fresh clone has it: tracked files only."""
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -49,37 +50,71 @@ def clone(tmp_path_factory):
     index = subprocess.run([sys.executable, "-m", *command], capture_output=True, check=False)
     if index.returncode != 0:
         pytest.skip("no package index can be reached, so nothing can be installed afresh")
-    folder = tmp_path_factory.mktemp("clone")
+    folders = [tmp_path_factory.mktemp("clone") for _ in range(2)]
     for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).exists():
+        for folder in folders if (ROOT / name).exists() else ():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    return folder
+    return folders
 
 
-def test_the_readmes_first_command(clone, tmp_path):
+@pytest.fixture(scope="module")
+def done(clones, tmp_path_factory):
+    """What there is to look at, by what was done for it: both at once, since each takes minutes."""
+    with ThreadPoolExecutor() as pool:
+        yield {
+            do: pool.submit(do, clone, tmp_path_factory.mktemp("made"))
+            for do, clone in zip((try_the_readme, build_and_install), clones, strict=True)
+        }
+
+
+def try_the_readme(clone, folder):
+    """Run the README's first command in a fresh environment; give what it and `info` print."""
     (command,) = re.findall(r"<!-- try -->\n```sh\n(.*?)\n```", (clone / "README.md").read_text())
-    environment = fresh_environment(tmp_path / "environment")
+    environment = fresh_environment(folder / "environment")
     shown = run(["bash", "-c", command], clone, environment)
+    again = run(["python", "-m", "fastmlp", "info", "model.safetensors"], clone, environment)
+    return shown, again
+
+
+def build_and_install(clone, folder):
+    """Build an sdist and of that a wheel, and use it where nothing can be compiled."""
+    run([sys.executable, "-m", "build", "--outdir", folder, "."], clone)
+    (wheel,) = folder.glob("*.whl")
+    environment = fresh_environment(folder / "environment")
+    no_compiler = {"CC": "false", "CXX": "false"}
+    run(
+        ["pip", "install", "-q", "--only-binary", ":all:", wheel],
+        folder,
+        environment,
+        **no_compiler,
+    )
+    shown = run(["fastmlp", "train", "--data", "digits", "--json"], folder, environment)
+    run(["fastmlp", "explain", "--html", folder / "report.html"], folder, environment)
+    return folder, shown
+
+
+def test_the_readmes_first_command(done, clones):
+    shown, again = done[try_the_readme].result()
     assert float(re.search(r"test accuracy +([\d.]+)", shown)[1]) >= 0.97
     assert float(re.search(r"seconds +([\d.]+)", shown)[1]) < 5
-    assert (clone / "model.safetensors").stat().st_size > 4 * 7510
-    again = run(["python", "-m", "fastmlp", "info", "model.safetensors"], clone, environment)
+    assert (clones[0] / "model.safetensors").stat().st_size > 4 * 7510
     assert "64, 100, 10" in again
 
 
-def test_the_wheel_needs_no_compiler(clone, tmp_path):
+def test_the_wheel_needs_no_compiler(done, clones):
     """The sdist is complete, a wheel comes of it, and installs where nothing can be compiled."""
-    run([sys.executable, "-m", "build", "--outdir", tmp_path, "."], clone)
-    (sdist,), (wheel,) = tmp_path.glob("*.tar.gz"), tmp_path.glob("*.whl")
+    folder, shown = done[build_and_install].result()
+    clone = clones[1]
+    (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
 
     with tarfile.open(sdist) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
     sources = {
         str(path.relative_to(clone))
-        for folder in ("src", "csrc")
+        for part in ("src", "csrc")
         for ending in ("pyx", "pxd", "py", "c", "h", "js", "css", "html")
-        for path in (clone / folder).rglob(f"*.{ending}")
+        for path in (clone / part).rglob(f"*.{ending}")
         if not re.search(r"fastmlp/_\w+\.c$", str(path))
     }
     assert sources <= held, "the sdist lacks sources"
@@ -93,16 +128,5 @@ def test_the_wheel_needs_no_compiler(clone, tmp_path):
     assert not [name for name in names if name.endswith((".pyx", ".c", ".h"))]
     if "t-" not in wheel.name:
         assert "cp311-abi3" in wheel.name
-
-    environment = fresh_environment(tmp_path / "environment")
-    no_compiler = {"CC": "false", "CXX": "false"}
-    run(
-        ["pip", "install", "-q", "--only-binary", ":all:", wheel],
-        tmp_path,
-        environment,
-        **no_compiler,
-    )
-    shown = run(["fastmlp", "train", "--data", "digits", "--json"], tmp_path, environment)
     assert '"engine"' in shown
-    shown = run(["fastmlp", "explain", "--html", tmp_path / "report.html"], tmp_path, environment)
-    assert (tmp_path / "report.html").stat().st_size > 50_000
+    assert (folder / "report.html").stat().st_size > 50_000
