@@ -27,6 +27,7 @@ typedef struct R(errands) {
     ptrdiff_t row, end;          // of the next batch, to gather
     ptrdiff_t copies, copies_of_tile; // blocks of the row, for this tile and for any
     R(copying) copying;
+    const real *so_far;          // what the sums of the tile begin with, or NULL for zeros
     _Alignas(FM_ALIGN) real dW[R(MOST_VECTORS) * FM_LANES];
 } R(errands);
 

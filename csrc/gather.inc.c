@@ -89,13 +89,14 @@ static void R(gather_ahead)(const fm_run *run, R(errands) *errands, ptrdiff_t fi
     R(gather_from)(run, errands, begin);
 }
 
-// How much of it the next tile does; and after that tile, on to the next row where one is done.
-INLINE ptrdiff_t R(next_copies)(const fm_run *run, const R(errands) *errands)
+// How much of it the next tile does, beside so many rows of its sum; and after that tile, on to the next row
+// where one is done.
+INLINE ptrdiff_t R(next_copies)(const fm_run *run, const R(errands) *errands, ptrdiff_t rows)
 {
     if (errands->row >= errands->end)
         return 0;
     const ptrdiff_t left = run->net.sizes[0] / FM_BLOCK - errands->copying.copied;
-    return R(min)(R(min)(errands->copies_of_tile, left), run->B);
+    return R(min)(R(min)(errands->copies_of_tile, left), rows);
 }
 INLINE void R(gather_on)(const fm_run *run, R(errands) *errands)
 {

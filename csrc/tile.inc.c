@@ -163,10 +163,42 @@ INLINE void R(add_with_updates)(V acc[FM_MOST_ROWS][FM_PANEL], const real **D, p
     }
 }
 
-// The gradient dW (M, NV vectors) = A^T (M, K) D (K, NV vectors) of M weight rows, where A is columns
-// of a block and D the columns `at` of its rows, into errands->dW, once what waits there has been used.
-// Meanwhile the errands are run: the copies first, since the sums that wait are the last thing the
-// tile before computed.
+// sums (M, NV vectors) += A^T (M, K) D (K, NV vectors), where A is columns of a block and D the columns `at`
+// of its rows. Meanwhile it asks for A some rows ahead, and beside every second row for what lies `ask` behind
+// a row of D.
+INLINE void R(stretch_tile_of)(real *restrict sums, const real *A, const real *D,
+                               const ptrdiff_t at[FM_PANEL], ptrdiff_t K, ptrdiff_t ask, const int M,
+                               const int NV)
+{
+    enum { AHEAD = 8 * FM_BLOCK };
+    V acc[FM_MOST_ROWS][FM_PANEL];
+    FM_UNROLL
+    for (int r = 0; r < M; r++)
+        FM_UNROLL
+        for (int j = 0; j < NV; j++)
+            acc[r][j] = vload(sums + (r * NV + j) * FM_LANES);
+    const ptrdiff_t a = A - D; // both in the workspace: one pointer for the two of them
+    const real *const end = D + K * FM_BLOCK;
+    for (; D + FM_BLOCK < end; D += FM_BLOCK) {
+        FM_PREFETCH(D + a + AHEAD);
+        R(add_product)(acc, D, a, at, M, NV);
+        D += FM_BLOCK;
+        FM_PREFETCH(D + a + AHEAD);
+        FM_PREFETCH(D + ask);
+        R(add_product)(acc, D, a, at, M, NV);
+    }
+    if (D < end)
+        R(add_product)(acc, D, a, at, M, NV);
+    FM_UNROLL
+    for (int r = 0; r < M; r++)
+        FM_UNROLL
+        for (int j = 0; j < NV; j++)
+            vstore(sums + (r * NV + j) * FM_LANES, acc[r][j]);
+}
+
+// The gradient dW (M, NV vectors) = errands->so_far + A^T D, likewise, of M weight rows, into errands->dW,
+// once what waits there has been used. Meanwhile the errands are run: the copies first, since the sums that
+// wait are the last thing the tile before computed.
 INLINE void R(column_tile_of)(R(errands) *errands, const real *A, const real *D,
                               const ptrdiff_t at[FM_PANEL], ptrdiff_t K, const int M, const int NV)
 {
@@ -177,13 +209,19 @@ INLINE void R(column_tile_of)(R(errands) *errands, const real *A, const real *D,
         FM_UNROLL
         for (int j = 0; j < NV; j++)
             acc[r][j] = vset1(0);
+    if (errands->so_far)
+        FM_UNROLL
+        for (int r = 0; r < M; r++)
+            FM_UNROLL
+            for (int j = 0; j < NV; j++)
+                acc[r][j] = vload(errands->so_far + (r * NV + j) * FM_LANES);
     // what the loops go by is copied, so that no store can change it and it stays in registers
     const R(waiting) waiting = errands->waiting;
     const R(copying) copying = errands->copying;
     ptrdiff_t columns[FM_PANEL];
     for (int j = 0; j < FM_PANEL; j++)
         columns[j] = at[j];
-    const ptrdiff_t a = A - D; // both in the workspace: one pointer for the two of them
+    const ptrdiff_t a = A - D;
     const real *const end = D + K * FM_BLOCK;
     const ptrdiff_t soon = R(min)(SOON, R(max)(0, K - errands->updates));
     const ptrdiff_t copies = errands->copies, first = R(max)(copies, soon);
@@ -250,6 +288,12 @@ static void R(column_sum)(real db[WIDTH], const real *D, const ptrdiff_t at[FM_P
     {                                                                                          \
         if (EXISTS(m, nv))                                                                     \
             R(column_tile_of)(errands, A, D, at, K, m, nv);                                    \
+    }                                                                                          \
+    static void R(stretch_tile_##m##_##nv)(real *sums, const real *A, const real *D,           \
+                                           const ptrdiff_t *at, ptrdiff_t K, ptrdiff_t ask)    \
+    {                                                                                          \
+        if (EXISTS(m, nv))                                                                     \
+            R(stretch_tile_of)(sums, A, D, at, K, ask, m, nv);                                 \
     }
 FOR_EACH_TILE(DEFINE)
 #undef DEFINE
@@ -266,10 +310,16 @@ static void (*const R(row_tiles)[3][16])(const R(strip) *of, real *C, const real
 static void (*const R(strided_row_tiles)[3][16])(const R(strip) *of, real *C, const real *A) = {
     {FOR_EACH_M(NAME, 1)}, {FOR_EACH_M(NAME, 2)}, {FOR_EACH_M(NAME, 3)}};
 #undef NAME
-// and dW = A^T D, as column_tile_of has it.
+// dW = so_far + A^T D, as column_tile_of has it;
 #define NAME(m, nv) R(column_tile_##m##_##nv),
 static void (*const R(column_tiles)[3][16])(R(errands) *errands, const real *A, const real *D,
                                             const ptrdiff_t *at, ptrdiff_t K) = {
+    {FOR_EACH_M(NAME, 1)}, {FOR_EACH_M(NAME, 2)}, {FOR_EACH_M(NAME, 3)}};
+#undef NAME
+// and sums += A^T D, as stretch_tile_of has it.
+#define NAME(m, nv) R(stretch_tile_##m##_##nv),
+static void (*const R(stretch_tiles)[3][16])(real *sums, const real *A, const real *D,
+                                             const ptrdiff_t *at, ptrdiff_t K, ptrdiff_t ask) = {
     {FOR_EACH_M(NAME, 1)}, {FOR_EACH_M(NAME, 2)}, {FOR_EACH_M(NAME, 3)}};
 #undef NAME
 

@@ -158,6 +158,31 @@ def test_a_step_uses_the_gradients_it_would_report(level, dtype, n_threads):
             np.testing.assert_array_equal(W, expected)
 
 
+@pytest.mark.parametrize("level", LEVELS)
+@dtypes
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+@pytest.mark.parametrize("batch", [192, 600])
+def test_steps_of_many_rows(level, dtype, n_threads, batch):
+    """The same of batches that are summed in stretches, while the next one is gathered."""
+    rng = np.random.default_rng(batch)
+    X, T = (rng.normal(size=(1300, n)).astype(dtype) for n in (290, 5))
+    model = MLP([290, 60, 5], loss="squared_error", dtype=dtype)
+    order = rng.permutation(1300)[: 2 * batch + 30]
+    network, W, v = core_of(level, model, batch), model.params.copy(), np.zeros_like(model.params)
+    network.load(W, v)
+    network.epoch(
+        X, T, order, batch, learning_rate=1.0, n_threads=n_threads, max_workers=8, any_size=True
+    )
+    network.store(W, v)
+    expected, dW = model.params.copy(), np.full_like(W, np.nan)
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        core_of(level, model, batch).gradients(dW, X[rows], T[rows], expected)
+        expected -= dW
+    np.testing.assert_array_equal(v, -dW)
+    np.testing.assert_array_equal(W, expected)
+
+
 def rounding_and_growth(model, run, n_rows, n_steps):
     """What rounding may do to the results of run(params) -> (losses, params).
 
