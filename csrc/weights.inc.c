@@ -24,7 +24,7 @@ typedef real R(tile_sums)[R(MOST_VECTORS) * FM_LANES];
 
 INLINE R(parts) R(stretches_of)(ptrdiff_t B)
 {
-    return R(parts_of)(B, B < 2 * R(STRETCH) ? B : R(STRETCH));
+    return R(parts_of)(B, B < 4 * R(STRETCH) ? B : R(STRETCH));
 }
 
 // How many blocks of A to go through for one panel of dZ before the next: where there are stretches, as many

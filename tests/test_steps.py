@@ -161,13 +161,13 @@ def test_a_step_uses_the_gradients_it_would_report(level, dtype, n_threads):
 @pytest.mark.parametrize("level", LEVELS)
 @dtypes
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
-@pytest.mark.parametrize("batch", [192, 600])
+@pytest.mark.parametrize("batch", [385, 1200])
 def test_steps_of_many_rows(level, dtype, n_threads, batch):
     """The same of batches that are summed in stretches, while the next one is gathered."""
     rng = np.random.default_rng(batch)
-    X, T = (rng.normal(size=(1300, n)).astype(dtype) for n in (290, 5))
+    X, T = (rng.normal(size=(2600, n)).astype(dtype) for n in (290, 5))
     model = MLP([290, 60, 5], loss="squared_error", dtype=dtype)
-    order = rng.permutation(1300)[: 2 * batch + 30]
+    order = rng.permutation(2600)[: 2 * batch + 30]
     network, W, v = core_of(level, model, batch), model.params.copy(), np.zeros_like(model.params)
     network.load(W, v)
     network.epoch(
