@@ -30,7 +30,7 @@ def covering():
     # sums of as much as a row tile does at a time, 192 or 416, of one more, and of three times that
     for n in (192, 193, 416, 417, 1249):
         cases += [(9, n, 5), (9, 5, n), (40, n, 50), (40, 50, n)]
-    # the first batches that are summed in stretches of rows, one row more or less, and of more stretches
+    # the first batches that are summed in stretches of rows, a row more or less, and larger ones
     for n in (383, 384, 385, 577, 1151, 1152, 1153, 2305):
         cases += [(n, 5, 50), (n, 40, 17)]
     # more rows than pass through a network at once, more columns than one tile group
