@@ -152,6 +152,9 @@ static void R(weights_layer)(fm_run *run, const fm_layer *layer, R(errands) *err
             of.o = R(part_start)(widths, p) * FM_LANES;
             of.NV = R(part_size)(widths, p);
             of.unit = first_layer ? R(tiles_before)(widths, p, I) + R(n_tiles)(of.start, of.NV) : p;
+            const ptrdiff_t units = first_layer ? R(n_tiles)(of.end - of.start, of.NV) : 1;
+            if (of.unit + units <= from || of.unit >= to)
+                continue;
             R(columns)(of.at, R(block_stride)(run), of.o, of.NV);
             for (ptrdiff_t s = 0; s < stretches.n; s++)
                 R(weights_stretch)(run, &of, errands, sums, R(part_start)(stretches, s),
