@@ -64,7 +64,7 @@ def extension(name: str, *sources: str) -> Extension:
 
 
 class BuildSideBySide(build_ext):
-    """Compiles the sources of a module at the same time: the kernels alone take minutes."""
+    """Compiles the sources of a module at the same time: the kernels alone take a minute."""
 
     def build_extensions(self) -> None:
         compile_in_turn = self.compiler.compile
