@@ -55,20 +55,20 @@ def test_vector_math(level, dtype, emulated):
 class Fit:
     """One training job: what the emulated program reads, and what it should write."""
 
-    def __init__(self, seed, activation, loss, dtype, optimizer):
+    def __init__(self, seed, activation, loss, dtype, optimizer, n_rows=90, batch_size=None):
         self.model = MLP(
             SIZES[seed % len(SIZES)], activation=activation, loss=loss, dtype=dtype, seed=seed
         )
         sizes, rng = self.model.sizes, np.random.default_rng(seed)
-        y = rng.integers(0, sizes[-1], 90)
+        y = rng.integers(0, sizes[-1], n_rows)
         if not self.model.classifies:
-            y = rng.uniform(size=(90, sizes[-1]))
-        self.X, self.y = self.model.as_data(rng.normal(size=(90, sizes[0])), y)
-        weights = rng.uniform(0.5, 2, 90) if seed % 2 else np.ones(90)
+            y = rng.uniform(size=(n_rows, sizes[-1]))
+        self.X, self.y = self.model.as_data(rng.normal(size=(n_rows, sizes[0])), y)
+        weights = rng.uniform(0.5, 2, n_rows) if seed % 2 else np.ones(n_rows)
         self.sample_weight = weights.astype(dtype)
         self.dropout = [0.0, 0.25][seed % 7 == 0]
-        self.order = rng.permutation(90)[: 80 - seed % 20].astype(np.intp)
-        self.batch_size = [32, 1, 13, 33][seed % 4]
+        self.order = rng.permutation(n_rows)[: n_rows - 10 - seed % 20].astype(np.intp)
+        self.batch_size = batch_size or [32, 1, 13, 33][seed % 4]
         self.optimizer, self.nesterov = optimizer, seed % 3 == 0
         # powers of the betas are exact: no mathematical library has a say in them
         self.rule = {
@@ -81,7 +81,8 @@ class Fit:
         model = self.model
         head = [
             len(model.sizes) - 1, core.LOSSES[model.loss_name], core.DTYPES[model.dtype],
-            core.OPTIMIZERS[self.optimizer], self.nesterov, 90, self.batch_size, len(self.order),
+            core.OPTIMIZERS[self.optimizer], self.nesterov, len(self.X), self.batch_size,
+            len(self.order),
         ]  # fmt: skip
         rule = [*self.rule.values(), model.loss_parameter, model.probability_clip, self.dropout]
         activations = [core.ACTIVATIONS[name] for name in (*model.activations, "identity")]
@@ -118,7 +119,11 @@ class Fit:
 def check_steps(run, every=1):
     """Have a program, given as a function of its input, do the steps of all fits, or of some."""
     options = itertools.product(core.ACTIVATIONS, core.LOSSES, DTYPES, core.OPTIMIZERS)
-    fits = [Fit(seed, *chosen) for seed, chosen in enumerate(options) if seed % every == 0]
+    check(run, [Fit(seed, *chosen) for seed, chosen in enumerate(options) if seed % every == 0])
+
+
+def check(run, fits):
+    """Have it do the steps of these fits: the same bytes as here."""
     found = run(b"".join(fit.job() for fit in fits))
     names = ["outputs", "gradients", "losses", "params", "moment1", "moment2"]
     for fit in fits:
@@ -132,3 +137,13 @@ def check_steps(run, every=1):
 def test_steps(level, emulated, long):
     # the portable level is the same C on every machine, and slow here
     check_steps(lambda jobs: emulated(level, jobs), 1 if long or level == "neon" else 11)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_steps_of_many_rows(dtype, emulated):
+    """Batches that every level sums in stretches; with Nesterov's momentum and Adam."""
+    fits = [
+        Fit(6, "relu", "squared_error", dtype, "sgd", 1600, 1540),
+        Fit(5, "relu", "softmax_cross_entropy", dtype, "adam", 1600, 1540),
+    ]
+    check(lambda jobs: emulated("neon", jobs), fits)
