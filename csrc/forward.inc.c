@@ -1,7 +1,7 @@
 // Inference from the flat parameters, without panels.
 
 // C (B, O) = A (B, I) W (I, O) + b for flat parameters; A has rows lda and blocks `stride` apart. The
-// columns that do not fill a panel are copied into `rest`, (I + 1) rows of one and one more to load.
+// columns that do not fill a panel are copied into `rest`, (I + 1) rows of one.
 static void R(linear_forward)(real *C, const real *A, const real *flat, real *rest,
                               const fm_layer *layer, ptrdiff_t B, ptrdiff_t lda, ptrdiff_t stride,
                               ptrdiff_t out_stride, int epilogue)

@@ -109,7 +109,7 @@ static ptrdiff_t R(layout)(const fm_net *net, const fm_rule *rule, ptrdiff_t max
     ptrdiff_t rest = 0; // inputs of the widest layer that does not fill its last vector
     for (ptrdiff_t l = 0; l < L; l++)
         if (net->sizes[l + 1] % FM_LANES != 0)
-            rest = R(max)(rest, net->sizes[l] + 2); // the bias first, and a row that may be read
+            rest = R(max)(rest, net->sizes[l] + 1); // the bias first
     R(take)(&total, rest * WIDTH);
     ptrdiff_t in = R(take)(&total, R(matrix)(max_rows, net->sizes[0]));
     for (ptrdiff_t l = 0; l < L; l++) {
@@ -129,7 +129,6 @@ static ptrdiff_t R(layout)(const fm_net *net, const fm_rule *rule, ptrdiff_t max
         if (layers)
             layers[l] = layer;
     }
-    R(take)(state, WIDTH); // row tiles may load a row more than they need
     return total;
 }
 

@@ -88,11 +88,11 @@ static void R(panel_product)(const R(product) *of, ptrdiff_t p, ptrdiff_t k, ptr
     }
 }
 
-// The panels [first, last) of it, in stretches of K: what is read of A and of a panel then stays in the
-// second-level cache.
+// The panels [first, last) of it, in stretches of K: what is read of a panel then stays in the first-level
+// cache, and what is read of A in the second.
 static void R(multiply)(const R(product) *of, ptrdiff_t first, ptrdiff_t last)
 {
-    enum { BLOCKS = FM_STRETCH / sizeof(real) / FM_BLOCK };
+    enum { BLOCKS = FM_CACHE_1 / (WIDTH * sizeof(real) * FM_BLOCK) };
     const R(parts) stretches = R(parts_of)((of->K + FM_BLOCK - 1) / FM_BLOCK, BLOCKS);
     for (ptrdiff_t s = 0; s < stretches.n; s++) {
         const ptrdiff_t k = R(part_start)(stretches, s) * FM_BLOCK;

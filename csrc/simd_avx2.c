@@ -9,7 +9,6 @@ FM_TARGET_BEGIN("avx2,fma")
 #define FM_ROWS(NV) ((NV) == 2 ? 6 : 12)
 #define FM_MOST_ROWS 12
 #define FM_ONE_ROW 8
-#define FM_LOADS_AHEAD 0
 
 // -- float32
 
@@ -32,6 +31,7 @@ INLINE V_r32 vmax_r32(V_r32 a, V_r32 b) { return _mm256_max_ps(a, b); }
 INLINE V_r32 vmin_r32(V_r32 a, V_r32 b) { return _mm256_min_ps(a, b); }
 INLINE V_r32 vsqrt_r32(V_r32 a) { return _mm256_sqrt_ps(a); }
 INLINE V_r32 vfma_r32(V_r32 a, V_r32 b, V_r32 c) { return _mm256_fmadd_ps(a, b, c); }
+#define vfma_in_place_r32 vfma_r32 // with few registers, b had better stay in memory
 INLINE V_r32 vfnma_r32(V_r32 a, V_r32 b, V_r32 c) { return _mm256_fnmadd_ps(a, b, c); }
 INLINE V_r32 vkeep_r32(V_r32 a, V_r32 x)
 {
@@ -111,6 +111,7 @@ INLINE V_r64 vmax_r64(V_r64 a, V_r64 b) { return _mm256_max_pd(a, b); }
 INLINE V_r64 vmin_r64(V_r64 a, V_r64 b) { return _mm256_min_pd(a, b); }
 INLINE V_r64 vsqrt_r64(V_r64 a) { return _mm256_sqrt_pd(a); }
 INLINE V_r64 vfma_r64(V_r64 a, V_r64 b, V_r64 c) { return _mm256_fmadd_pd(a, b, c); }
+#define vfma_in_place_r64 vfma_r64
 INLINE V_r64 vfnma_r64(V_r64 a, V_r64 b, V_r64 c) { return _mm256_fnmadd_pd(a, b, c); }
 INLINE V_r64 vkeep_r64(V_r64 a, V_r64 x)
 {

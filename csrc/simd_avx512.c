@@ -9,7 +9,6 @@ FM_TARGET_BEGIN("avx512f,avx2,fma")
 #define FM_ROWS(NV) ((NV) == 3 ? 8 : (NV) == 2 ? 12 : 16)
 #define FM_MOST_ROWS 16
 #define FM_ONE_ROW 16
-#define FM_LOADS_AHEAD 1
 
 // -- float32
 
@@ -34,15 +33,16 @@ INLINE V_r32 vmax_r32(V_r32 a, V_r32 b) { return _mm512_max_ps(a, b); }
 INLINE V_r32 vmin_r32(V_r32 a, V_r32 b) { return _mm512_min_ps(a, b); }
 INLINE V_r32 vsqrt_r32(V_r32 a) { return _mm512_sqrt_ps(a); }
 INLINE V_r32 vfma_r32(V_r32 a, V_r32 b, V_r32 c) { return _mm512_fmadd_ps(a, b, c); }
-// *a b + c, the number straight from memory: compilers would load one that is used more than once.
-#if defined(__GNUC__)
-#define FM_NUMBERS_FROM_MEMORY 1
-INLINE V_r32 vfma_number_r32(const float *a, V_r32 b, V_r32 c)
+// With a b + c where c was: compilers that may choose move sums from register to register, or to memory.
+INLINE V_r32 vfma_in_place_r32(V_r32 a, V_r32 b, V_r32 c)
 {
-    __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(c) : "v"(b), "m"(*a));
+#if defined(__GNUC__)
+    __asm__("vfmadd231ps %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
     return c;
-}
+#else
+    return vfma_r32(a, b, c);
 #endif
+}
 INLINE V_r32 vfnma_r32(V_r32 a, V_r32 b, V_r32 c) { return _mm512_fnmadd_ps(a, b, c); }
 INLINE V_r32 vkeep_r32(V_r32 a, V_r32 x)
 {
@@ -127,13 +127,15 @@ INLINE V_r64 vmax_r64(V_r64 a, V_r64 b) { return _mm512_max_pd(a, b); }
 INLINE V_r64 vmin_r64(V_r64 a, V_r64 b) { return _mm512_min_pd(a, b); }
 INLINE V_r64 vsqrt_r64(V_r64 a) { return _mm512_sqrt_pd(a); }
 INLINE V_r64 vfma_r64(V_r64 a, V_r64 b, V_r64 c) { return _mm512_fmadd_pd(a, b, c); }
-#if defined(__GNUC__)
-INLINE V_r64 vfma_number_r64(const double *a, V_r64 b, V_r64 c)
+INLINE V_r64 vfma_in_place_r64(V_r64 a, V_r64 b, V_r64 c)
 {
-    __asm__("vfmadd231pd %2%{1to8%}, %1, %0" : "+v"(c) : "v"(b), "m"(*a));
+#if defined(__GNUC__)
+    __asm__("vfmadd231pd %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
     return c;
-}
+#else
+    return vfma_r64(a, b, c);
 #endif
+}
 INLINE V_r64 vfnma_r64(V_r64 a, V_r64 b, V_r64 c) { return _mm512_fnmadd_pd(a, b, c); }
 INLINE V_r64 vkeep_r64(V_r64 a, V_r64 x)
 {

@@ -9,7 +9,6 @@
 #define FM_ROWS(NV) ((NV) == 3 ? 8 : (NV) == 2 ? 12 : 16)
 #define FM_MOST_ROWS 16
 #define FM_ONE_ROW 16
-#define FM_LOADS_AHEAD 0
 
 // -- float32
 
@@ -38,6 +37,7 @@ INLINE V_r32 vmax_r32(V_r32 a, V_r32 b) { return vbslq_f32(vcgtq_f32(a, b), a, b
 INLINE V_r32 vmin_r32(V_r32 a, V_r32 b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
 INLINE V_r32 vsqrt_r32(V_r32 a) { return vsqrtq_f32(a); }
 INLINE V_r32 vfma_r32(V_r32 a, V_r32 b, V_r32 c) { return vfmaq_f32(c, a, b); }
+#define vfma_in_place_r32 vfma_r32 // it has no other
 INLINE V_r32 vfnma_r32(V_r32 a, V_r32 b, V_r32 c) { return vfmsq_f32(c, a, b); }
 INLINE V_r32 vkeep_r32(V_r32 a, V_r32 x)
 {
@@ -103,6 +103,7 @@ INLINE V_r64 vmax_r64(V_r64 a, V_r64 b) { return vbslq_f64(vcgtq_f64(a, b), a, b
 INLINE V_r64 vmin_r64(V_r64 a, V_r64 b) { return vbslq_f64(vcltq_f64(a, b), a, b); }
 INLINE V_r64 vsqrt_r64(V_r64 a) { return vsqrtq_f64(a); }
 INLINE V_r64 vfma_r64(V_r64 a, V_r64 b, V_r64 c) { return vfmaq_f64(c, a, b); }
+#define vfma_in_place_r64 vfma_r64 // it has no other
 INLINE V_r64 vfnma_r64(V_r64 a, V_r64 b, V_r64 c) { return vfmsq_f64(c, a, b); }
 INLINE V_r64 vkeep_r64(V_r64 a, V_r64 x)
 {

@@ -13,7 +13,9 @@
 #define FM_ROWS(NV) ((NV) == 2 ? 4 : 8)
 #define FM_MOST_ROWS 8
 #define FM_ONE_ROW 8
-#define FM_LOADS_AHEAD 0
+
+#define vfma_in_place_r32 vfma_r32
+#define vfma_in_place_r64 vfma_r64
 
 enum { LANES = 4 };
 typedef struct { float x[LANES]; } V_r32;

@@ -5,29 +5,18 @@
 // Every output is one chain of fused multiply-adds in increasing k, whatever the tile: that is
 // what makes the results the same to the bit for any thread count and instruction set.
 
-// acc (NV vectors) += *a p, in row r of a tile. Where the instruction can take the number from memory
-// every second row lets it: a load more for each vector, and for each row an instruction less, which
-// counts on a core that decodes for two threads.
-INLINE void R(add_multiple)(V *acc, const real *a, const V *p, const int r, const int NV)
+// acc (NV vectors) += *a p.
+INLINE void R(add_multiple)(V *acc, const real *a, const V *p, const int NV)
 {
-#if FM_NUMBERS_FROM_MEMORY
-    if (r % 2 == 1) {
-        FM_UNROLL
-        for (int j = 0; j < NV; j++)
-            acc[j] = vfma_number(a, p[j], acc[j]);
-        return;
-    }
-#endif
-    (void)r;
     const V number = vset1(*a);
     FM_UNROLL
     for (int j = 0; j < NV; j++)
-        acc[j] = vfma(number, p[j], acc[j]);
+        acc[j] = vfma_in_place(number, p[j], acc[j]);
 }
 
 // What the row tiles of a panel have in common.
 typedef struct R(strip) {
-    const real *P;               // (K, NV vectors), ldp between its rows, and one row more that may be read
+    const real *P;               // (K, NV vectors), ldp between its rows
     const real *init;            // one row, or NULL for what C has
     ptrdiff_t at[FM_PANEL];      // the columns of C and of the mask
     ptrdiff_t stride;            // from block to block of A
@@ -37,23 +26,18 @@ typedef struct R(strip) {
 } R(strip);
 
 // acc (M, NV vectors) += the number k of every row of A times p, the row of P at *P, which is left at the
-// next; p is that, where loads are ahead of what needs them.
+// next.
 INLINE void R(add_row)(V acc[FM_MOST_ROWS][FM_PANEL], const real *const *four, ptrdiff_t lda,
-                       ptrdiff_t k, const real **P, ptrdiff_t ldp, V p[FM_PANEL], const int M,
-                       const int NV)
+                       ptrdiff_t k, const real **P, ptrdiff_t ldp, const int M, const int NV)
 {
-    V now[FM_PANEL];
-    *P += FM_LOADS_AHEAD ? ldp : 0;
+    V p[FM_PANEL];
     FM_UNROLL
-    for (int j = 0; j < NV; j++) {
-        now[j] = FM_LOADS_AHEAD ? p[j] : vload(*P + j * FM_LANES);
-        if (FM_LOADS_AHEAD)
-            p[j] = vload(*P + j * FM_LANES);
-    }
-    *P += FM_LOADS_AHEAD ? 0 : ldp;
+    for (int j = 0; j < NV; j++)
+        p[j] = vload(*P + j * FM_LANES);
+    *P += ldp;
     FM_UNROLL
     for (int r = 0; r < M; r++)
-        R(add_multiple)(acc[r], four[r / 4] + (r % 4) * lda + k, now, r, NV);
+        R(add_multiple)(acc[r], four[r / 4] + (r % 4) * lda + k, p, NV);
 }
 
 // C (M, NV vectors) = init + A (M, K) P (K, NV vectors), then relu, or the mask of dA by A > 0. A comes in
@@ -67,15 +51,12 @@ INLINE void R(row_tile_of)(const R(strip) *of, real *restrict C, const real *res
     enum { LINE = FM_ALIGN / sizeof(real) };
     const real *P = of->P;
     const ptrdiff_t *at = of->at, asks = of->K > 4 * FM_BLOCK ? M : 0; // else all that is near
-    V acc[FM_MOST_ROWS][FM_PANEL], p[FM_PANEL];
+    V acc[FM_MOST_ROWS][FM_PANEL];
     FM_UNROLL
     for (int r = 0; r < M; r++)
         FM_UNROLL
         for (int j = 0; j < NV; j++)
             acc[r][j] = vload(of->init ? of->init + j * FM_LANES : C + at[j] + r * FM_BLOCK);
-    FM_UNROLL
-    for (int j = 0; j < NV; j++)
-        p[j] = vload(P + j * FM_LANES);
     for (ptrdiff_t left = of->K, row = 0; left > 0; left -= FM_BLOCK, A += of->stride, row++) {
         const real *four[(FM_MOST_ROWS + 3) / 4]; // every fourth row: few registers address them all
         FM_UNROLL
@@ -91,12 +72,12 @@ INLINE void R(row_tile_of)(const R(strip) *of, real *restrict C, const real *res
         ptrdiff_t k = 0;
         for (; k + 1 < n; k += 2, ahead += LINE, next_A += LINE) {
             FM_PREFETCH(ahead);
-            R(add_row)(acc, four, lda, k, &P, ldp, p, M, NV);
+            R(add_row)(acc, four, lda, k, &P, ldp, M, NV);
             FM_PREFETCH(next_A);
-            R(add_row)(acc, four, lda, k + 1, &P, ldp, p, M, NV);
+            R(add_row)(acc, four, lda, k + 1, &P, ldp, M, NV);
         }
         if (k < n)
-            R(add_row)(acc, four, lda, k, &P, ldp, p, M, NV);
+            R(add_row)(acc, four, lda, k, &P, ldp, M, NV);
     }
     FM_UNROLL
     for (int r = 0; r < M; r++)
@@ -143,7 +124,7 @@ INLINE void R(add_product)(V acc[FM_MOST_ROWS][FM_PANEL], const real *D, ptrdiff
         d[j] = vload(D + at[j]);
     FM_UNROLL
     for (int r = 0; r < M; r++)
-        R(add_multiple)(acc[r], D + a + r, d, r, NV);
+        R(add_multiple)(acc[r], D + a + r, d, NV);
 }
 
 // The same for K rows of D from *D on, which is left behind them, and beside each of the first ones an
