@@ -27,8 +27,8 @@ def covering():
         for j, k in OTHERS:
             cases += [(n, j, k), (j, n, k), (j, k, n)]
     cases += np.random.default_rng(0).integers(1, 80, (150, 3)).tolist()
-    # sums of as much as a row tile does at a time, 192 or 576 (portable 1152 in float32), of one more,
-    # and of three times that
+    # sums of as much as a row tile does at a time, 192 or 576 (portable 1152 in float32), of one
+    # more, and of three times that
     for n in (192, 193, 576, 577, 1153, 1729):
         cases += [(9, n, 5), (9, 5, n), (40, n, 50), (40, 50, n)]
     # the first batches that are summed in stretches of rows, a row more or less, and larger ones
