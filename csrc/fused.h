@@ -63,7 +63,7 @@ enum { FM_VIRTUAL_LANES = 16 };
 
 // What goes through a layer at a time, so that it stays in the second-level cache with a panel: so many
 // rows at least.
-enum { FM_ROWS_AT_LEAST = 256 };
+enum { FM_ROWS_AT_LEAST = 512 };
 
 // A cache line; and what one thread may count on of its first- and second-level cache, in bytes.
 enum { FM_ALIGN = 64, FM_CACHE_1 = 36 * 1024, FM_CACHE = 576 * 1024 };

@@ -35,7 +35,7 @@ def covering():
     for n in (383, 384, 385, 577, 1151, 1152, 1153, 2305):
         cases += [(n, 5, 50), (n, 40, 17)]
     # more rows than pass through a network at once, more columns than one tile group
-    return [*cases, (300, 1000, 20), (1000, 70, 130), (600, 500, 40), (2, 30, 1500)]
+    return [*cases, (520, 1000, 20), (1000, 70, 130), (600, 500, 40), (2, 30, 1500)]
 
 
 def normal(rng, dtype, *shape):
