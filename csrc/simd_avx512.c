@@ -33,7 +33,7 @@ INLINE V_r32 vmax_r32(V_r32 a, V_r32 b) { return _mm512_max_ps(a, b); }
 INLINE V_r32 vmin_r32(V_r32 a, V_r32 b) { return _mm512_min_ps(a, b); }
 INLINE V_r32 vsqrt_r32(V_r32 a) { return _mm512_sqrt_ps(a); }
 INLINE V_r32 vfma_r32(V_r32 a, V_r32 b, V_r32 c) { return _mm512_fmadd_ps(a, b, c); }
-// With a b + c where c was: compilers that may choose move sums from register to register, or to memory.
+// The same, left where c was: compilers that may choose move sums from register to register, or to memory.
 INLINE V_r32 vfma_in_place_r32(V_r32 a, V_r32 b, V_r32 c)
 {
 #if defined(__GNUC__)
