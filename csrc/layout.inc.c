@@ -137,35 +137,38 @@ static void R(prepare)(fm_run *run)
     memset(R(zeros)(run), 0, (size_t)(R(widest)(&run->net) + WIDTH) * sizeof(real));
 }
 
-// Copies a layer's flat [W | b] into panels, or back.
+// Copies a layer's flat [W | b] into panels, or back: a few rows of all panels, then the next. Panel by
+// panel, every row of a wide layer would be a page of its own.
+INLINE void R(copy_panels)(real *panels, real *flat, const fm_layer *layer, const int into)
+{
+    enum { ROWS = 16 };
+    const R(parts) widths = R(panels_of)(layer->vectors);
+    for (ptrdiff_t first = -1; first < layer->I; first += ROWS)
+        for (ptrdiff_t p = 0; p < widths.n; p++) {
+            const ptrdiff_t o = R(part_start)(widths, p) * FM_LANES;
+            const ptrdiff_t width = R(part_size)(widths, p) * FM_LANES;
+            real *at = panels + o * (layer->I + 1) + (first + 1) * width;
+            for (ptrdiff_t i = first; i < R(min)(first + ROWS, layer->I); i++, at += width) {
+                real *row = flat + (i < 0 ? layer->I : i) * layer->O + o; // the bias is the last
+                for (ptrdiff_t j = 0; j < width; j += FM_LANES) {
+                    const int n = (int)R(min)(FM_LANES, layer->O - o - j);
+                    if (into)
+                        vstore(at + j, n < FM_LANES ? vload_n(row + j, n) : vload(row + j));
+                    else if (n < FM_LANES)
+                        vstore_n(row + j, vload(at + j), n);
+                    else
+                        vstore(row + j, vload(at + j));
+                }
+            }
+        }
+}
 static void R(to_panels)(real *panels, const real *flat, const fm_layer *layer)
 {
-    const real *bias = flat + layer->I * layer->O;
-    const R(parts) widths = R(panels_of)(layer->vectors);
-    for (ptrdiff_t p = 0; p < widths.n; p++) {
-        const ptrdiff_t n = R(part_start)(widths, p) * FM_LANES;
-        const ptrdiff_t width = R(part_size)(widths, p) * FM_LANES;
-        for (ptrdiff_t i = -1; i < layer->I; i++, panels += width) {
-            const real *row = i < 0 ? bias : flat + i * layer->O;
-            for (ptrdiff_t j = 0; j < width; j++)
-                panels[j] = n + j < layer->O ? row[n + j] : 0;
-        }
-    }
+    R(copy_panels)(panels, (real *)flat, layer, 1);
 }
-
 static void R(from_panels)(real *flat, const real *panels, const fm_layer *layer)
 {
-    real *bias = flat + layer->I * layer->O;
-    const R(parts) widths = R(panels_of)(layer->vectors);
-    for (ptrdiff_t p = 0; p < widths.n; p++) {
-        const ptrdiff_t n = R(part_start)(widths, p) * FM_LANES;
-        const ptrdiff_t width = R(part_size)(widths, p) * FM_LANES;
-        for (ptrdiff_t i = -1; i < layer->I; i++, panels += width) {
-            real *row = i < 0 ? bias : flat + i * layer->O;
-            for (ptrdiff_t j = 0; j < R(min)(width, layer->O - n); j++)
-                row[n + j] = panels[j];
-        }
-    }
+    R(copy_panels)((real *)panels, flat, layer, 0);
 }
 
 // Renews the rows of W^T, the panels of a layer, that panel p of W holds.
