@@ -288,13 +288,16 @@ def kept(model, B, dropout, key, step):
 
 @engines
 @dtypes
-@pytest.mark.parametrize("B", [37, 1100])  # 1100 rows: more than pass through a network at once
+@pytest.mark.parametrize(
+    ("B", "width"),
+    [(37, 40), (1100, 200)],  # which is more than passes through a network at once
+)
 @pytest.mark.parametrize("activation", ["relu", "tanh", "identity", "gelu"])
-def test_a_step_with_dropout(engine, dtype, activation, B):
+def test_a_step_with_dropout(engine, dtype, activation, B, width):
     """The step is that of a network whose outputs are multiplied by what dropout keeps."""
     rng = np.random.default_rng(0)
     dropout, key, t = 0.25, 12345, 7
-    model = fastmlp.MLP([9, 40, 33, 4], activation=activation, dtype=dtype, seed=3)
+    model = fastmlp.MLP([9, width, 33, 4], activation=activation, dtype=dtype, seed=3)
     X, y = rng.normal(size=(B, 9)).astype(dtype), rng.integers(0, 4, B)
     factors = kept(model, B, dropout, key, t)
     assert 0.15 < np.mean([np.mean(factor == 0) for factor in factors]) < 0.35
@@ -323,8 +326,8 @@ def test_a_step_with_dropout(engine, dtype, activation, B):
     found = network.epoch(X, y, order, B, learning_rate=0.5, t=t, dropout_key=key)[0] / B
     network.store(params)
     u = roundoff(dtype)
-    # three products of at most 40 terms forward, two back, and one of B
-    bound = (5 * 42 + B + 2) * u
+    # three products of at most `width` terms forward, two back, and one of B
+    bound = (5 * (width + 2) + B + 2) * u
     assert found == pytest.approx(loss, rel=bound)
     for W, before, expected in zip(model.split(params)[0], weights, dW, strict=True):
         assert_within(W, before - 0.5 * expected, bound * (np.abs(before) + 1))
