@@ -274,15 +274,19 @@ def test_an_epoch_in_the_signal_handler_of_an_epoch_is_refused():
     X, order = X.astype("f"), np.arange(60)
     session = Session(fastmlp.MLP([64, 30, 10]), "sgd")
 
-    def train(*_):
-        while True:
-            session.epoch(X, y, order, 1, learning_rate=0.01)
+    def epoch():
+        session.epoch(X, y, order, 1, learning_rate=0.01)
 
-    before = signal.signal(signal.SIGALRM, train)
+    def handler(*_):
+        epoch()
+        signal.setitimer(signal.ITIMER_REAL, 0.01)  # the signal came between two epochs: again
+
+    before = signal.signal(signal.SIGALRM, handler)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.05)
         with pytest.raises(RuntimeError, match="in the middle of an epoch, of this very thread"):
-            train()
+            while True:
+                epoch()
     finally:
         signal.signal(signal.SIGALRM, before)
 
