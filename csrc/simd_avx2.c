@@ -1,7 +1,7 @@
 // AVX2 and FMA: 8 floats or 4 doubles to a vector.
 #include "target.h"
 #if FM_X86_64
-FM_TARGET_BEGIN("avx2,fma")
+FM_TARGET_BEGIN("avx2,fma,prfchw")
 #include <immintrin.h>
 
 #define FM_LEVEL avx2

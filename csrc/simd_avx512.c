@@ -1,7 +1,7 @@
 // AVX-512F: 16 floats or 8 doubles to a vector.
 #include "target.h"
 #if FM_X86_64
-FM_TARGET_BEGIN("avx512f,avx2,fma")
+FM_TARGET_BEGIN("avx512f,avx2,fma,prfchw")
 #include <immintrin.h>
 
 #define FM_LEVEL avx512

@@ -15,7 +15,8 @@
 #endif
 
 // Asks for a cache line, for reading or for writing. To the first-level cache: hints that name the
-// second do nothing on some CPUs.
+// second do nothing on some CPUs. For writing, GCC and Clang need to be told of "prfchw"; CPUs with AVX2
+// that do not know it do nothing.
 #if defined(__GNUC__)
 #define FM_PREFETCH(p) __builtin_prefetch(p, 0, 3)
 #define FM_PREFETCH_TO_WRITE(p) __builtin_prefetch(p, 1, 3)
