@@ -10,18 +10,18 @@ INLINE ptrdiff_t R(n_tiles)(ptrdiff_t I, int NV)
 }
 
 // How many tiles the panels before panel p have.
-INLINE ptrdiff_t R(tiles_before)(R(parts) widths, ptrdiff_t p, ptrdiff_t I)
+INLINE ptrdiff_t R(tiles_before)(R(panels) widths, ptrdiff_t p, ptrdiff_t I)
 {
-    const ptrdiff_t wider = R(min)(p, widths.rest);
-    return wider * R(n_tiles)(I, (int)widths.size + 1) +
-           (p - wider) * R(n_tiles)(I, (int)widths.size);
+    const R(parts) of = widths.of_group;
+    const ptrdiff_t g = R(group_of)(widths, p), wider = g * of.rest + R(min)(p - g * of.n, of.rest);
+    return wider * R(n_tiles)(I, (int)of.size + 1) + (p - wider) * R(n_tiles)(I, (int)of.size);
 }
 
 // What the weights of a layer are shared out by: tiles of the first layer, whole panels of the others, since
 // the owner of one also renews its transpose.
 static ptrdiff_t R(n_units)(const fm_run *run, const fm_layer *layer)
 {
-    const R(parts) widths = R(panels_of)(layer->vectors);
+    const R(panels) widths = R(panels_of_layer)(layer);
     return layer == R(layers)(run) ? R(tiles_before)(widths, widths.n, layer->I) : widths.n;
 }
 
@@ -78,12 +78,12 @@ static void R(whole_panels)(const fm_run *run, const fm_layer *layer, ptrdiff_t 
 static void R(first_columns)(const fm_run *run, int part, int n_parts)
 {
     const fm_layer *layer = R(layers)(run);
-    const R(parts) widths = R(panels_of)(layer->vectors);
+    const R(panels) widths = R(panels_of_layer)(layer);
     const ptrdiff_t B = run->B, total = layer->vectors * B;
     const ptrdiff_t begin = total * part / n_parts, end = total * (part + 1) / n_parts;
     ptrdiff_t whole = 0, n_whole = 0, rows_before = 0;
     for (ptrdiff_t p = 0; p < widths.n; p++) {
-        const int size = R(part_size)(widths, p);
+        const int size = R(panel_size)(widths, p);
         const ptrdiff_t first = R(max)(0, begin - rows_before) / size;
         const ptrdiff_t last = R(min)(B, R(max)(0, end - rows_before) / size);
         rows_before += B * size;

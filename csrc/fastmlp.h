@@ -68,6 +68,7 @@ typedef struct fm_run {
                                  // memory with it, and the step may make them change places
     void *workspace;             // both aligned to 64 bytes
     ptrdiff_t max_rows;          // the largest B of this run
+    int n_threads;               // how many threads its steps are to be laid out for
 
     const ptrdiff_t *rows;       // of this batch, or NULL for rows 0..B of X
     ptrdiff_t B;

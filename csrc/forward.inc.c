@@ -25,9 +25,9 @@ static void R(linear_forward)(real *C, const real *A, const real *flat, real *re
         }
         o += n * FM_LANES;
     }
-    const R(parts) widths = R(panels_of)(R(vectors)(O - o));
+    const R(panels) widths = R(panels_of)(R(vectors)(O - o), 1);
     for (ptrdiff_t p = 0; p < widths.n; p++) {
-        const int NV = R(part_size)(widths, p);
+        const int NV = R(panel_size)(widths, p);
         const real *P = flat + o, *init = bias + o;
         ptrdiff_t ldp = O;
         if (O - o < NV * FM_LANES) {

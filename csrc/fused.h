@@ -9,7 +9,8 @@
 // those of activations into the workspace.
 //
 // Weights live in panels of up to three vectors of outputs, [panel][1 + I][width], the bias at the
-// panel's head. A layer's panels are as wide as each other, or the first of them by one vector wider.
+// panel's head. A layer's panels are as wide as each other, or the first of them by one vector wider; or
+// those of each of several groups are, for several threads.
 // Layers after the first keep a transposed copy for backward-data, panels over the inputs,
 // [panel][O][width]. Whatever pads a panel is zero.
 //
@@ -17,7 +18,7 @@
 // of them is contiguous. From block to block it is block_stride(run) elements.
 typedef struct fm_layer {
     ptrdiff_t I, O;
-    ptrdiff_t vectors;           // of a row of outputs
+    ptrdiff_t vectors, n_groups; // of a row of outputs
     ptrdiff_t W, moment1, moment2, WT;
     ptrdiff_t in;                // A_{l-1}
     ptrdiff_t ahead;             // in the first layer, where X is wide: A_0 of the next batch
@@ -29,8 +30,7 @@ typedef struct fm_layer {
 
 // What one instruction set does for one dtype; fastmlp.h says what each function does.
 typedef struct fm_functions {
-    ptrdiff_t (*layout)(const fm_net *net, const fm_rule *rule, ptrdiff_t max_rows,
-                        fm_layer *layers, ptrdiff_t *state);
+    ptrdiff_t (*layout)(const fm_run *run, fm_layer *layers, ptrdiff_t *state);
     void (*prepare)(fm_run *run);
     void (*load)(fm_run *run);
     void (*store)(const fm_run *run);

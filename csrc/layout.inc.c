@@ -23,8 +23,36 @@ INLINE ptrdiff_t R(part_start)(R(parts) parts, ptrdiff_t i)
 }
 INLINE int R(part_size)(R(parts) parts, ptrdiff_t i) { return (int)parts.size + (i < parts.rest); }
 
-// The panels of a row of so many vectors; part_size is how many of them a panel has.
-INLINE R(parts) R(panels_of)(ptrdiff_t vectors) { return R(parts_of)(vectors, FM_PANEL); }
+// The panels of a row of so many vectors, of which every group, all as large, has panels of its own.
+typedef struct R(panels) {
+    ptrdiff_t n, group;          // panels, and vectors of a group
+    R(parts) of_group;
+} R(panels);
+INLINE R(panels) R(panels_of)(ptrdiff_t vectors, ptrdiff_t n_groups)
+{
+    const ptrdiff_t group = n_groups == 1 ? vectors : vectors / n_groups;
+    const R(parts) of_group = R(parts_of)(group, FM_PANEL);
+    return (R(panels)){n_groups * of_group.n, group, of_group};
+}
+INLINE R(panels) R(panels_of_layer)(const fm_layer *layer)
+{
+    return R(panels_of)(layer->vectors, layer->n_groups);
+}
+// The group of panel p.
+INLINE ptrdiff_t R(group_of)(R(panels) panels, ptrdiff_t p)
+{
+    return p < panels.of_group.n ? 0 : p / panels.of_group.n;
+}
+// The first vector of panel p, and how many it has.
+INLINE ptrdiff_t R(panel_start)(R(panels) panels, ptrdiff_t p)
+{
+    const ptrdiff_t g = R(group_of)(panels, p);
+    return g * panels.group + R(part_start)(panels.of_group, p - g * panels.of_group.n);
+}
+INLINE int R(panel_size)(R(panels) panels, ptrdiff_t p)
+{
+    return R(part_size)(panels.of_group, p - R(group_of)(panels, p) * panels.of_group.n);
+}
 
 // Elements from one block of activations to the next: an odd number of cache lines, so that the
 // blocks of a few rows spread over all sets of the cache.
@@ -91,6 +119,17 @@ INLINE real *R(rest)(const fm_run *run)
 // longer than to read from it: they are gathered ahead.
 enum { R(WIDE) = 1024 / sizeof(real) };
 
+// In how many groups a layer has its outputs. Wide layers go by columns where there are threads, and a group
+// for each of them, or for a few, keeps panels from belonging to two; unless they were narrow then.
+static ptrdiff_t R(groups_of)(const fm_layer *layer, int n_threads)
+{
+    ptrdiff_t groups = layer->I < R(WIDE) ? 1 : n_threads;
+    while (groups > 1 &&
+           (n_threads % groups || layer->vectors % groups || layer->vectors < 2 * groups))
+        groups--;
+    return R(max)(1, groups);
+}
+
 // Whether the outputs of hidden layer l do not tell their slopes.
 INLINE int R(keeps_slopes)(const fm_net *net, ptrdiff_t l)
 {
@@ -99,10 +138,11 @@ INLINE int R(keeps_slopes)(const fm_net *net, ptrdiff_t l)
 
 // Lays out state and workspace; writes the layers if there is room for them. Returns the elements
 // of the workspace, *state those of the state.
-static ptrdiff_t R(layout)(const fm_net *net, const fm_rule *rule, ptrdiff_t max_rows,
-                           fm_layer *layers, ptrdiff_t *state)
+static ptrdiff_t R(layout)(const fm_run *run, fm_layer *layers, ptrdiff_t *state)
 {
-    ptrdiff_t L = net->n_layers, total = R(layers_room)(net), flat = 0;
+    const fm_net *net = &run->net;
+    const ptrdiff_t L = net->n_layers, max_rows = run->max_rows;
+    ptrdiff_t total = R(layers_room)(net), flat = 0;
     *state = 0;
     R(take)(&total, max_rows);
     R(take)(&total, R(widest)(net) + WIDTH);
@@ -115,11 +155,12 @@ static ptrdiff_t R(layout)(const fm_net *net, const fm_rule *rule, ptrdiff_t max
     for (ptrdiff_t l = 0; l < L; l++) {
         fm_layer layer = {.I = net->sizes[l], .O = net->sizes[l + 1], .flat = flat, .in = in};
         layer.vectors = R(vectors)(layer.O);
+        layer.n_groups = R(groups_of)(&layer, run->n_threads);
         ptrdiff_t n_panels = layer.vectors * FM_LANES * (layer.I + 1);
         layer.ahead = l || layer.I < R(WIDE) ? 0 : R(take)(&total, R(matrix)(max_rows, layer.I));
         layer.W = R(take)(state, n_panels);
         layer.moment1 = R(take)(state, n_panels);
-        layer.moment2 = R(take)(state, rule->kind == FM_ADAM ? n_panels : 0);
+        layer.moment2 = R(take)(state, run->rule.kind == FM_ADAM ? n_panels : 0);
         layer.WT = R(take)(state, l ? R(vectors)(layer.I) * FM_LANES * layer.O : 0);
         layer.out = in = R(take)(&total, R(matrix)(max_rows, layer.O));
         if (l < L - 1 && R(keeps_slopes)(net, l))
@@ -142,11 +183,11 @@ static void R(prepare)(fm_run *run)
 INLINE void R(copy_panels)(real *panels, real *flat, const fm_layer *layer, const int into)
 {
     enum { ROWS = 16 };
-    const R(parts) widths = R(panels_of)(layer->vectors);
+    const R(panels) widths = R(panels_of_layer)(layer);
     for (ptrdiff_t first = -1; first < layer->I; first += ROWS)
         for (ptrdiff_t p = 0; p < widths.n; p++) {
-            const ptrdiff_t o = R(part_start)(widths, p) * FM_LANES;
-            const ptrdiff_t width = R(part_size)(widths, p) * FM_LANES;
+            const ptrdiff_t o = R(panel_start)(widths, p) * FM_LANES;
+            const ptrdiff_t width = R(panel_size)(widths, p) * FM_LANES;
             real *at = panels + o * (layer->I + 1) + (first + 1) * width;
             for (ptrdiff_t i = first; i < R(min)(first + ROWS, layer->I); i++, at += width) {
                 real *row = flat + (i < 0 ? layer->I : i) * layer->O + o; // the bias is the last
@@ -174,14 +215,14 @@ static void R(from_panels)(real *flat, const real *panels, const fm_layer *layer
 // Renews the rows of W^T, the panels of a layer, that panel p of W holds.
 static void R(transpose_panel)(real *WT, const real *W, const fm_layer *layer, ptrdiff_t p)
 {
-    const R(parts) widths = R(panels_of)(layer->vectors);
-    const R(parts) in_widths = R(panels_of)(R(vectors)(layer->I));
-    const ptrdiff_t n = R(part_start)(widths, p) * FM_LANES;
-    const ptrdiff_t width = R(part_size)(widths, p) * FM_LANES, last = R(min)(layer->O - n, width);
+    const R(panels) widths = R(panels_of_layer)(layer);
+    const R(panels) in_widths = R(panels_of)(R(vectors)(layer->I), 1);
+    const ptrdiff_t n = R(panel_start)(widths, p) * FM_LANES;
+    const ptrdiff_t width = R(panel_size)(widths, p) * FM_LANES, last = R(min)(layer->O - n, width);
     const real *from = W + n * (layer->I + 1) + width;
     for (ptrdiff_t q = 0; q < in_widths.n; q++) {
-        const ptrdiff_t in_width = R(part_size)(in_widths, q) * FM_LANES;
-        ptrdiff_t i = R(part_start)(in_widths, q) * FM_LANES;
+        const ptrdiff_t in_width = R(panel_size)(in_widths, q) * FM_LANES;
+        ptrdiff_t i = R(panel_start)(in_widths, q) * FM_LANES;
         real *out = WT + i * layer->O + n * in_width;
         // the next one's place, which may be far away: a line for every one that is written here
         const real *next = WT + (i + in_width) * layer->O + n * in_width;
@@ -210,7 +251,7 @@ static void R(load)(fm_run *run)
             R(to_panels)(state + layer->moment1, (real *)run->moment1 + layer->flat, layer);
         if (run->moment2)
             R(to_panels)(state + layer->moment2, (real *)run->moment2 + layer->flat, layer);
-        for (ptrdiff_t p = 0; l > 0 && p < R(panels_of)(layer->vectors).n; p++)
+        for (ptrdiff_t p = 0; l > 0 && p < R(panels_of_layer)(layer).n; p++)
             R(transpose_panel)(state + layer->WT, state + layer->W, layer, p);
     }
 }

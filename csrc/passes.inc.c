@@ -34,13 +34,13 @@ static double R(penalty)(const fm_run *run)
     const fm_layer *layer = R(layers)(run);
     double total = 0;
     for (ptrdiff_t l = 0; l < run->net.n_layers; l++, layer++) {
-        const R(parts) widths = R(panels_of)(layer->vectors);
+        const R(panels) widths = R(panels_of_layer)(layer);
         V sum[S], columns[FM_PANEL];
         for (int s = 0; s < S; s++)
             sum[s] = vset1(0);
         for (ptrdiff_t p = 0; p < widths.n; p++) {
-            const ptrdiff_t v = R(part_start)(widths, p);
-            const int NV = R(part_size)(widths, p);
+            const ptrdiff_t v = R(panel_start)(widths, p);
+            const int NV = R(panel_size)(widths, p);
             const real *panel = (const real *)run->state + layer->W + v * FM_LANES * (layer->I + 1);
             const real *W = panel + NV * FM_LANES;
             if (NV == FM_PANEL)
@@ -66,10 +66,10 @@ static void R(clipped_update)(fm_run *run)
     real *flat = run->gradients;
     const ptrdiff_t n = end[-1].flat + (end[-1].I + 1) * end[-1].O;
     for (; decay != 0 && layer < end; layer++) {
-        const R(parts) widths = R(panels_of)(layer->vectors);
+        const R(panels) widths = R(panels_of_layer)(layer);
         for (ptrdiff_t p = 0; p < widths.n; p++) {
-            const ptrdiff_t o = R(part_start)(widths, p) * FM_LANES;
-            const ptrdiff_t width = R(part_size)(widths, p) * FM_LANES;
+            const ptrdiff_t o = R(panel_start)(widths, p) * FM_LANES;
+            const ptrdiff_t width = R(panel_size)(widths, p) * FM_LANES;
             const real *W = (const real *)run->state + layer->W + o * (layer->I + 1) + width;
             for (ptrdiff_t i = 0; i < layer->I; i++, W += width)
                 for (ptrdiff_t j = 0; j < R(min)(width, layer->O - o); j += FM_LANES) {
@@ -88,10 +88,10 @@ static void R(clipped_update)(fm_run *run)
     const V factor = vset1((real)(rule.adam ? kept : -run->rule.learning_rate * kept));
     const ptrdiff_t shift = R(new_state)(run) - (real *)run->state;
     for (layer = layers; layer < end; layer++) {
-        const R(parts) widths = R(panels_of)(layer->vectors);
+        const R(panels) widths = R(panels_of_layer)(layer);
         for (ptrdiff_t p = 0; p < widths.n; p++) {
-            const ptrdiff_t o = R(part_start)(widths, p) * FM_LANES;
-            const ptrdiff_t width = R(part_size)(widths, p) * FM_LANES;
+            const ptrdiff_t o = R(panel_start)(widths, p) * FM_LANES;
+            const ptrdiff_t width = R(panel_size)(widths, p) * FM_LANES;
             real *panel = (real *)run->state + o * (layer->I + 1);
             for (ptrdiff_t i = -1; i < layer->I; i++)
                 for (ptrdiff_t j = 0; j < width; j += FM_LANES) {

@@ -49,7 +49,7 @@ typedef struct R(product) {
     const real *panels;          // [panel][heads + K][width]
     const real *zeros;           // init, where the panels have no heads,
     ptrdiff_t heads;             // that is one row, the bias, or none
-    R(parts) widths;
+    R(panels) widths;
     ptrdiff_t B, K, stride;
     int epilogue;
 } R(product);
@@ -57,8 +57,8 @@ typedef struct R(product) {
 // Where rows [k, ...) of panel p begin.
 INLINE const real *R(panel)(const R(product) *of, ptrdiff_t p, ptrdiff_t k)
 {
-    const ptrdiff_t width = R(part_size)(of->widths, p) * FM_LANES;
-    return of->panels + R(part_start)(of->widths, p) * FM_LANES * (of->heads + of->K) +
+    const ptrdiff_t width = R(panel_size)(of->widths, p) * FM_LANES;
+    return of->panels + R(panel_start)(of->widths, p) * FM_LANES * (of->heads + of->K) +
            (of->heads + k) * width;
 }
 
@@ -68,7 +68,7 @@ INLINE const real *R(panel)(const R(product) *of, ptrdiff_t p, ptrdiff_t k)
 static void R(panel_product)(const R(product) *of, ptrdiff_t p, ptrdiff_t k, ptrdiff_t end,
                              const real *next)
 {
-    const int NV = R(part_size)(of->widths, p);
+    const int NV = R(panel_size)(of->widths, p);
     const ptrdiff_t n = end - k, width = NV * FM_LANES;
     const R(parts) tiles = R(parts_of)(of->B, FM_ROWS(NV));
     const ptrdiff_t asked = n / 2 * (FM_ALIGN / (ptrdiff_t)sizeof(real)); // elements, by one tile
@@ -77,7 +77,7 @@ static void R(panel_product)(const R(product) *of, ptrdiff_t p, ptrdiff_t k, ptr
                       .epilogue = end == of->K ? of->epilogue : FM_STORE};
     if (k == 0)
         strip.init = of->heads ? strip.P - width : of->zeros;
-    R(columns)(strip.at, of->stride, R(part_start)(of->widths, p) * FM_LANES, NV);
+    R(columns)(strip.at, of->stride, R(panel_start)(of->widths, p) * FM_LANES, NV);
     for (ptrdiff_t i = 0; i < tiles.n; i++) {
         const ptrdiff_t b = R(part_start)(tiles, i) * FM_BLOCK, before_end = (tiles.n - i) * asked;
         const ptrdiff_t after = R(part_start)(tiles, R(min)(i + 1, tiles.n - 1)) * FM_BLOCK;
@@ -120,7 +120,7 @@ static void R(layer_forward)(const fm_run *run, const fm_layer *layer, ptrdiff_t
     R(multiply)(&(R(product)){
         .C = R(at)(run, layer->out + first * FM_BLOCK), .A = A, .mask = A,
         .panels = (const real *)run->state + layer->W, .heads = 1,
-        .widths = R(panels_of)(layer->vectors), .B = last - first, .K = layer->I,
+        .widths = R(panels_of_layer)(layer), .B = last - first, .K = layer->I,
         .stride = R(block_stride)(run),
         .epilogue = R(is_done_in_tile)(run, layer) && activation == FM_RELU ? FM_STORE_RELU : FM_STORE,
     }, from, to);
@@ -140,7 +140,7 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last, int by_co
         R(gather)(run, first, last);
     for (layer = layers + R(max)(0, by_columns - 1); layer < layers + L; layer++) {
         if (layer - layers >= by_columns)
-            R(layer_forward)(run, layer, first, last, 0, R(panels_of)(layer->vectors).n);
+            R(layer_forward)(run, layer, first, last, 0, R(panels_of_layer)(layer).n);
         if (!R(is_done_in_tile)(run, layer))
             R(activate_rows)(run, layer, R(at)(run, layer->out + first * FM_BLOCK), first, B);
     }
@@ -157,9 +157,9 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last, int by_co
         real *dA = R(at)(run, layer->din + first * FM_BLOCK);
         R(multiply)(&(R(product)){
             .C = dA, .A = dZ, .mask = A, .panels = state + layer->WT, .zeros = R(zeros)(run),
-            .widths = R(panels_of)(R(vectors)(layer->I)), .B = B, .K = layer->O, .stride = stride,
+            .widths = R(panels_of)(R(vectors)(layer->I), 1), .B = B, .K = layer->O, .stride = stride,
             .epilogue = in_tile && activation == FM_RELU ? FM_STORE_MASKED : FM_STORE,
-        }, 0, R(panels_of)(R(vectors)(layer->I)).n);
+        }, 0, R(panels_of)(R(vectors)(layer->I), 1).n);
         if (!in_tile)
             R(activation_backward)(dA, A, slope ? R(at)(run, slope + first * FM_BLOCK) : NULL, B,
                                    layer->I, stride, activation);

@@ -26,15 +26,14 @@ static void sizes(const fm_run *run, size_t *workspace, size_t *state)
 {
     ptrdiff_t elements;
     const fm_functions *f = functions(run);
-    *workspace = (size_t)f->layout(&run->net, &run->rule, run->max_rows, NULL, &elements) *
-                 itemsize(run);
+    *workspace = (size_t)f->layout(run, NULL, &elements) * itemsize(run);
     *state = (size_t)elements * itemsize(run);
 }
 
 static void prepare(fm_run *run)
 {
     ptrdiff_t elements;
-    functions(run)->layout(&run->net, &run->rule, run->max_rows, run->workspace, &elements);
+    functions(run)->layout(run, run->workspace, &elements);
     functions(run)->prepare(run);
 }
 

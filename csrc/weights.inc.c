@@ -140,7 +140,8 @@ static void R(weights_layer)(fm_run *run, const fm_layer *layer, R(errands) *err
     _Alignas(FM_ALIGN) R(tile_sums) sums[R(MOST_TILES)];
     const fm_layer *layers = R(layers)(run);
     const int first_layer = layer == layers, last_layer = layer == layers + run->net.n_layers - 1;
-    const R(parts) widths = R(panels_of)(layer->vectors), stretches = R(stretches_of)(run->B);
+    const R(panels) widths = R(panels_of_layer)(layer);
+    const R(parts) stretches = R(stretches_of)(run->B);
     const ptrdiff_t I = layer->I, group = R(blocks_at_a_time)(run->B, layer->O) * FM_BLOCK;
     R(tiling) of = {.layer = layer, .from = from, .to = to, .counts = first_layer,
                     .dZ = R(at)(run, last_layer ? layer->out : layer[1].din)};
@@ -149,8 +150,8 @@ static void R(weights_layer)(fm_run *run, const fm_layer *layer, R(errands) *err
     for (of.start = 0; of.start < I; of.start = of.end) {
         of.end = R(min)(I, of.start + group);
         for (ptrdiff_t p = 0; p < widths.n; p++) {
-            of.o = R(part_start)(widths, p) * FM_LANES;
-            of.NV = R(part_size)(widths, p);
+            of.o = R(panel_start)(widths, p) * FM_LANES;
+            of.NV = R(panel_size)(widths, p);
             of.unit = first_layer ? R(tiles_before)(widths, p, I) + R(n_tiles)(of.start, of.NV) : p;
             const ptrdiff_t units = first_layer ? R(n_tiles)(of.end - of.start, of.NV) : 1;
             if (of.unit + units <= from || of.unit >= to)

@@ -68,7 +68,7 @@ static void train(const fm_engine *engine)
         .rule = {.kind = (int)head[3], .learning_rate = rule[0], .decoupled_decay = rule[3],
                  .max_norm = rule[4], .momentum = rule[5], .nesterov = (int)head[4],
                  .beta1 = rule[6], .beta2 = rule[7], .epsilon = rule[8]},
-        .max_rows = head[6], .level = engine->level,
+        .max_rows = head[6], .level = engine->level, .n_threads = 2,
     };
     const size_t params_bytes = (size_t)n_params * size, out = (size_t)sizes[L];
     run.params = take(params_bytes);

@@ -39,6 +39,10 @@ FITS = {
     "wide rows float64": (
         [301, 7, 10], {"dtype": "float64"}, fastmlp.Adam, {"batch_size": 11},
     ),
+    # layers that threads share out by their outputs, evenly or not
+    "wide layers": (
+        [301, 256, 290, 10], {}, fastmlp.SGD, {"momentum": 0.9, "batch_size": 100},
+    ),
     # three activations, dropout, clipping, sample weights
     "dropout, clipped": (
         [64, 37, 23, 45, 10], {"activation": ["gelu", "silu", "leaky_relu"]}, fastmlp.Adam,
@@ -59,6 +63,7 @@ GOLDEN = {
     "squared error, wide": "28f3958713982306fe73d4ba2c7d084d",
     "wide rows float32": "5abf5dd56b8b0ec7b582b743777e7db3",
     "wide rows float64": "8e994beb4825bcbc96a93b0c9cff8e9b",
+    "wide layers": "9ca8432e8c2849fa0f45520e9f029534",
     "dropout, clipped": "3b353c8ed065d28494840b9db7805aef",
     "weighted probabilities": "fea8278abe1422d6ee96e2d555b41cbf",
 }

@@ -143,7 +143,7 @@ def test_a_step_uses_the_gradients_it_would_report(level, dtype, n_threads):
     """To the bit, step after step: with rate 1 and no momentum the velocity is -dW."""
     for seed in range(10):
         model, X, y, order, (v, _) = step_problem(dtype, seed)
-        network, W = core_of(level, model, 37), model.params.copy()
+        network, W = core_of(level, model, 37, n_threads=n_threads), model.params.copy()
         network.load(W, v)
         for _ in range(3):
             dW = np.full_like(W, np.nan)
@@ -171,7 +171,8 @@ def test_steps_of_many_rows(level, dtype, n_threads, batch):
     X, T = (rng.normal(size=(2600, n)).astype(dtype) for n in (290, 5))
     model = MLP([290, 60, 5], loss="squared_error", dtype=dtype)
     order = rng.permutation(2600)[: 2 * batch + 30]
-    network, W, v = core_of(level, model, batch), model.params.copy(), np.zeros_like(model.params)
+    network, W = core_of(level, model, batch, n_threads=n_threads), model.params.copy()
+    v = np.zeros_like(W)
     network.load(W, v)
     rate = 2.0**-7
     network.epoch(
@@ -186,6 +187,36 @@ def test_steps_of_many_rows(level, dtype, n_threads, batch):
         assert np.count_nonzero(dW) > 0.9 * len(dW)
     np.testing.assert_array_equal(v, -rate * dW)
     np.testing.assert_array_equal(W, expected)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@dtypes
+@pytest.mark.parametrize("rule", [{}, {"max_norm": 0.5, "weight_decay": 0.01}], ids=str)
+def test_layouts_for_any_number_of_threads(level, dtype, rule):
+    """However many threads a core is laid out for, and however many there are: the same bits."""
+    rng = np.random.default_rng(0)
+    widths = (256, 288, 301)  # inputs so wide that threads share out the outputs, even or not
+    model = MLP([280, *widths, 5], dtype=dtype, seed=0)
+    X, y = model.as_data(rng.normal(size=(70, 280)), rng.integers(0, 5, 70))
+    order = rng.permutation(70)
+
+    def fit(laid_out_for, n_threads):
+        network = core_of(level, model, 30, "adam", n_threads=laid_out_for)
+        state = [model.params.copy(), *np.full((2, model.n_parameters), 0.01, dtype)]
+        network.load(*state)
+        loss, penalty, *_ = network.epoch(
+            X, y, order, 30, learning_rate=0.01, beta1=0.875, beta2=0.9375, epsilon=1e-8, l2=0.125,
+            n_threads=n_threads, max_workers=8, any_size=True, **rule,
+        )  # fmt: skip
+        network.store(*state)
+        dW = np.full_like(model.params, np.nan)
+        network.gradients(dW, X[:30], y[:30], state[0], n_threads=n_threads, max_workers=8)
+        return np.concatenate([*state, dW, np.array([loss, penalty], dtype)])
+
+    expected = fit(1, 1)
+    assert np.isfinite(expected).all()
+    for laid_out_for, n_threads in [(2, 1), (2, 2), (3, 3), (4, 3), (5, 5), (6, 2), (8, 8)]:
+        np.testing.assert_array_equal(fit(laid_out_for, n_threads), expected)
 
 
 def rounding_and_growth(model, run, n_rows, n_steps):

@@ -90,7 +90,7 @@ static result fit(uint64_t seed, int teams, pid_t *child)
         .rule = {.kind = (int)draw(&seed, 2), .learning_rate = 1e-3, .corrected_rate = 1e-3,
                  .max_norm = draw(&seed, 3) ? INFINITY : 0.1, .momentum = 0.875, .beta1 = 0.5,
                  .beta2 = 0.75, .epsilon = 1e-8},
-        .max_rows = ROWS / 2, .level = engine->level,
+        .max_rows = ROWS / 2, .level = engine->level, .n_threads = (int)draw(&seed, 1 + MAX_WORKERS),
     };
     const size_t size = run.net.dtype == FM_FLOAT32 ? sizeof(float) : sizeof(double);
     result found = {.n_bytes = (size_t)n_params * size};

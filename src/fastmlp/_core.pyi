@@ -34,6 +34,8 @@ class Core:
         loss_clip: float = 0,
         dropout: float = 0,
         writes: Writes | None = None,
+        n_threads: int = 1,
+        any_size: bool = False,
     ) -> None: ...
     def infer(self, X: object, params: NDArray[Any], what: int) -> NDArray[Any] | None: ...
     def gradients(

@@ -113,6 +113,8 @@ cdef class Core:
     loss, dtype : str, keys of LOSSES, DTYPES
     optimizer : str, key of OPTIMIZERS, or None for a core that only infers
     max_rows : int, the largest batch to train on
+    n_threads, any_size : how many threads epochs are to be shared out among, as they say; any other
+        number gives the same results, and takes longer where layers are wide
     loss_parameter, loss_clip, dropout : float, as in fm_net
     writes : Writes, of the model whose parameters it reads and stores, or None for its own
 
@@ -142,7 +144,7 @@ cdef class Core:
 
     def __cinit__(self, engine, sizes, activations, loss, dtype, ptrdiff_t max_rows=1,
                   optimizer=None, *, double loss_parameter=0, double loss_clip=0, double dropout=0,
-                  Writes writes=None):
+                  Writes writes=None, int n_threads=1, bint any_size=False):
         cdef ptrdiff_t l, L = len(sizes) - 1
         cdef size_t n_bytes
         self.number = -1
@@ -179,6 +181,9 @@ cdef class Core:
         self.n_params = 0
         for l in range(L):
             self.n_params += (self.sizes[l] + 1) * self.sizes[l + 1]
+        if not any_size:
+            n_threads = min(n_threads, self._useful_threads(self.run.max_rows))
+        self.run.n_threads = n_threads
         if self.run.net.loss == FM_SOFTMAX_CROSS_ENTROPY:
             self.target_bytes = sizeof(int64_t)
         else:

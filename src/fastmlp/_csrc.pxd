@@ -45,6 +45,7 @@ cdef extern from "fastmlp.h" nogil:
         void *backup
         void *workspace
         ptrdiff_t max_rows
+        int n_threads
         const ptrdiff_t *rows
         ptrdiff_t B
         ptrdiff_t n_ahead

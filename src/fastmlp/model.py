@@ -400,8 +400,12 @@ class MLP:
         engine: str = "auto",
         optimizer: str | None = None,
         dropout: float = 0.0,
+        n_threads: int = 1,
     ) -> Core:
-        """Return a new `Core` for this network, to train on batches of up to `max_rows` rows."""
+        """Return a new `Core` for this network, to train on batches of up to `max_rows` rows.
+
+        With `n_threads` its memory is laid out for so many, to be shared out among them.
+        """
         capsule = engines.load(engines.resolve(engine), max(max_rows, *self.sizes))
         return Core(
             capsule,
@@ -415,6 +419,8 @@ class MLP:
             loss_clip=self.probability_clip,
             dropout=dropout,
             writes=self._writes,
+            n_threads=n_threads,
+            any_size=engines.oversubscribed(),
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -374,6 +374,7 @@ class Session:
                 engine=self.engine,
                 optimizer=self.optimizer,
                 dropout=self.dropout,
+                n_threads=self._usable_threads(),
             )
             self._core.t = self._step
             self._max_rows = max_rows
@@ -382,13 +383,16 @@ class Session:
             self._holds = True
             self._workers = {}
         if not self._workers:
-            n_threads = 1 if self.engine == "blas" else engines.fused_threads(self.n_threads)
+            n_threads = self._usable_threads()
             self._workers = {
                 "n_threads": n_threads,
                 "max_workers": n_threads - 1,
                 "any_size": engines.oversubscribed(),
             }
         return self._core
+
+    def _usable_threads(self) -> int:
+        return 1 if self.engine == "blas" else engines.fused_threads(self.n_threads)
 
     def __getstate__(self) -> dict[str, Any]:
         with self._turn:  # between two epochs, but for the handler of a signal
