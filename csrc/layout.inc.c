@@ -115,8 +115,11 @@ INLINE real *R(rest)(const fm_run *run)
     return R(zeros)(run) + R(lines)(R(widest)(&run->net) + WIDTH);
 }
 
-// Shuffled rows of X of this many columns and more lie mostly on a page each, and to find a page takes
+// Shuffled rows of X that are this long and more lie mostly on a page each, and to find a page takes
 // longer than to read from it: they are gathered ahead.
+enum { R(LONG_ROW) = 512 / sizeof(real) };
+
+// Layers of this many inputs and more may be shared out by their outputs.
 enum { R(WIDE) = 1024 / sizeof(real) };
 
 // In how many groups a layer has its outputs. Wide layers go by columns where there are threads, and a group
@@ -157,7 +160,7 @@ static ptrdiff_t R(layout)(const fm_run *run, fm_layer *layers, ptrdiff_t *state
         layer.vectors = R(vectors)(layer.O);
         layer.n_groups = R(groups_of)(&layer, run->n_threads);
         ptrdiff_t n_panels = layer.vectors * FM_LANES * (layer.I + 1);
-        layer.ahead = l || layer.I < R(WIDE) ? 0 : R(take)(&total, R(matrix)(max_rows, layer.I));
+        layer.ahead = l || layer.I < R(LONG_ROW) ? 0 : R(take)(&total, R(matrix)(max_rows, layer.I));
         layer.W = R(take)(state, n_panels);
         layer.moment1 = R(take)(state, n_panels);
         layer.moment2 = R(take)(state, run->rule.kind == FM_ADAM ? n_panels : 0);

@@ -161,15 +161,15 @@ def test_a_step_uses_the_gradients_it_would_report(level, dtype, n_threads):
 @pytest.mark.parametrize("level", LEVELS)
 @dtypes
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
-@pytest.mark.parametrize("batch", [385, 1200])
-def test_steps_of_many_rows(level, dtype, n_threads, batch):
-    """The same of batches that are summed in stretches, while the next one is gathered.
+@pytest.mark.parametrize("batch, n_in", [(385, 290), (1200, 290), (70, 150)])
+def test_steps_of_many_rows(level, dtype, n_threads, batch, n_in):
+    """The same while the next batch is gathered, also of batches that are summed in stretches.
 
     The rate, a power of two, is in every term without rounding, and so small that no relu dies.
     """
     rng = np.random.default_rng(batch)
-    X, T = (rng.normal(size=(2600, n)).astype(dtype) for n in (290, 5))
-    model = MLP([290, 60, 5], loss="squared_error", dtype=dtype)
+    X, T = (rng.normal(size=(2600, n)).astype(dtype) for n in (n_in, 5))
+    model = MLP([n_in, 60, 5], loss="squared_error", dtype=dtype)
     order = rng.permutation(2600)[: 2 * batch + 30]
     network, W = core_of(level, model, batch, n_threads=n_threads), model.params.copy()
     v = np.zeros_like(W)
