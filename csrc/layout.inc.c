@@ -126,9 +126,8 @@ enum { R(WIDE) = 1024 / sizeof(real) };
 // for each of them, or for a few, keeps panels from belonging to two; unless they were narrow then.
 static ptrdiff_t R(groups_of)(const fm_layer *layer, int n_threads)
 {
-    ptrdiff_t groups = layer->I < R(WIDE) ? 1 : n_threads;
-    while (groups > 1 &&
-           (n_threads % groups || layer->vectors % groups || layer->vectors < 2 * groups))
+    ptrdiff_t groups = layer->I < R(WIDE) ? 1 : R(min)(n_threads, layer->vectors / 2);
+    while (groups > 1 && (n_threads % groups || layer->vectors % groups))
         groups--;
     return R(max)(1, groups);
 }
