@@ -18,10 +18,10 @@
 // of them is contiguous. From block to block it is block_stride(run) elements.
 typedef struct fm_layer {
     ptrdiff_t I, O;
-    ptrdiff_t vectors, n_groups; // of a row of outputs
+    ptrdiff_t vectors, n_groups; // of a row of outputs: a group has as many vectors as any other
     ptrdiff_t W, moment1, moment2, WT;
     ptrdiff_t in;                // A_{l-1}
-    ptrdiff_t ahead;             // in the first layer, where X is wide: A_0 of the next batch
+    ptrdiff_t ahead;             // in the first layer, where rows of X are long: A_0 of the next batch
     ptrdiff_t out;               // A_l, and in the last layer dZ_l as well
     ptrdiff_t din;               // dZ_{l-1}, as wide as A_{l-1}
     ptrdiff_t slope;             // of a hidden layer dA_l/dZ_l, or 0 where A_l is enough to know it

@@ -1,4 +1,4 @@
-// The rows of a batch: gathered as its step begins or, where they are wide, by the weight tiles of the
+// The rows of a batch: gathered as its step begins or, where they are long, by the weight tiles of the
 // step before.
 
 // The row of X that is row b of the batch.
