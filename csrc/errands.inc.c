@@ -62,10 +62,18 @@ INLINE void R(copy)(const R(copying) *row, ptrdiff_t i)
         FM_PREFETCH(later + j);
 }
 
-// Does at once all updates that wait.
+// Does at once all updates that wait, from one on.
+INLINE void R(update_all)(const R(errands) *errands, const R(waiting) *of, ptrdiff_t first)
+{
+    if (errands->is_plain)
+        for (ptrdiff_t i = first; i < errands->updates; i++)
+            R(update)(errands, of, i, 1);
+    else
+        for (ptrdiff_t i = first; i < errands->updates; i++)
+            R(update)(errands, of, i, 0);
+}
 static void R(flush)(R(errands) *errands)
 {
-    for (ptrdiff_t i = 0; i < errands->updates; i++)
-        R(update)(errands, &errands->waiting, i, 0);
+    R(update_all)(errands, &errands->waiting, 0);
     errands->updates = 0;
 }

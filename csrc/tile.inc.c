@@ -219,8 +219,7 @@ INLINE void R(column_tile_of)(R(errands) *errands, const real *A, const real *D,
     FM_UNROLL_TWICE
     for (; D < end; D += FM_BLOCK)
         R(add_product)(acc, D, a, columns, M, NV);
-    for (ptrdiff_t i = updates; i < errands->updates; i++)
-        R(update)(errands, &waiting, i, 0);
+    R(update_all)(errands, &waiting, updates);
     FM_UNROLL
     for (int r = 0; r < M; r++)
         FM_UNROLL
