@@ -69,6 +69,15 @@ static void R(activation_forward)(real *A, real *slopes, ptrdiff_t B, ptrdiff_t 
         }
 }
 
+// Makes zero again what pads B rows of n columns to whole vectors, which logistic made a half.
+static void R(clear_padding)(real *A, ptrdiff_t B, ptrdiff_t n, ptrdiff_t stride)
+{
+    const ptrdiff_t last = (R(vectors)(n) - 1) * FM_LANES;
+    A += R(column)(stride, last);
+    for (ptrdiff_t b = 0; last + FM_LANES > n && b < B; b++, A += FM_BLOCK)
+        vstore(A, vload_n(A, (int)(n - last)));
+}
+
 // Dropout of layer l: the outputs A of the rows [first, first + B) of the batch, and their slopes, to
 // zero or up by 1 / (1 - dropout).
 static void R(drop)(const fm_run *run, ptrdiff_t l, real *A, real *slopes, ptrdiff_t first,

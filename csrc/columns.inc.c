@@ -18,11 +18,17 @@ INLINE ptrdiff_t R(tiles_before)(R(panels) widths, ptrdiff_t p, ptrdiff_t I)
 }
 
 // What the weights of a layer are shared out by: tiles of the first layer, whole panels of the others, since
-// the owner of one also renews its transpose.
+// the owner of one also renews the other form from it.
 static ptrdiff_t R(n_units)(const fm_run *run, const fm_layer *layer)
 {
-    const R(panels) widths = R(panels_of_layer)(layer);
+    const R(panels) widths = R(updated)(layer).widths;
     return layer == R(layers)(run) ? R(tiles_before)(widths, widths.n, layer->I) : widths.n;
+}
+
+// Vectors that an update of a layer changes.
+INLINE ptrdiff_t R(n_vectors)(const fm_layer *layer)
+{
+    return layer->turned ? layer->O * R(vectors)(layer->I) : layer->I * layer->vectors;
 }
 
 // Whether a layer is shared out for itself: the first where the inputs are wide, others where there are
@@ -43,10 +49,10 @@ static ptrdiff_t R(first_unit)(const fm_run *run, const fm_layer *layer, int par
     ptrdiff_t total = 0, before = 0;
     for (const fm_layer *other = layers; other < layers + run->net.n_layers; other++) {
         before = other == layer ? total : before;
-        total += R(is_shared_alone)(run, other, n_parts) ? 0 : other->I * other->vectors;
+        total += R(is_shared_alone)(run, other, n_parts) ? 0 : R(n_vectors)(other);
     }
     const ptrdiff_t begin = total * part / n_parts - before;
-    return R(min)(n, R(max)(0, begin) * n / (layer->I * layer->vectors));
+    return R(min)(n, R(max)(0, begin) * n / R(n_vectors)(layer));
 }
 
 // How many of the first layers go by columns: wide ones that are shared out for themselves and, after the
@@ -58,7 +64,7 @@ static int R(n_by_columns)(const fm_run *run, int n_threads)
     if (n_threads == 1)
         return 0;
     for (; layer < end && layer->I >= R(WIDE); layer++)
-        if (!R(is_shared_alone)(run, layer, n_threads) ||
+        if (layer->turned || !R(is_shared_alone)(run, layer, n_threads) ||
             (layer > layers && (!R(is_done_in_tile)(run, layer - 1) ||
                                 2 * layer->I * layer->O < run->B * (layer->I + layer->O))))
             break;
@@ -78,7 +84,7 @@ static void R(whole_panels)(const fm_run *run, const fm_layer *layer, ptrdiff_t 
 static void R(first_columns)(const fm_run *run, int part, int n_parts)
 {
     const fm_layer *layer = R(layers)(run);
-    const R(panels) widths = R(panels_of_layer)(layer);
+    const R(panels) widths = R(W_of)(layer).widths;
     const ptrdiff_t B = run->B, total = layer->vectors * B;
     const ptrdiff_t begin = total * part / n_parts, end = total * (part + 1) / n_parts;
     ptrdiff_t whole = 0, n_whole = 0, rows_before = 0;

@@ -45,6 +45,7 @@ INLINE ptrdiff_t R(max)(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 
 #include "vecmath.h"
 #include "layout.inc.c"
+#include "panels.inc.c"
 #include "update.inc.c"
 #include "errands.inc.c"
 #include "tile.inc.c"

@@ -38,6 +38,8 @@ static void R(activate_rows)(const fm_run *run, const fm_layer *layer, real *A, 
     const ptrdiff_t l = layer - R(layers)(run), stride = R(block_stride)(run);
     real *slopes = layer->slope ? R(at)(run, layer->slope + first * FM_BLOCK) : NULL;
     R(activation_forward)(A, slopes, B, layer->O, stride, run->net.activations[l]);
+    if (run->net.activations[l] == FM_LOGISTIC)
+        R(clear_padding)(A, B, layer->O, stride);
     if (run->net.dropout > 0)
         R(drop)(run, l, A, slopes, first, B, layer->O, stride);
 }
@@ -120,7 +122,7 @@ static void R(layer_forward)(const fm_run *run, const fm_layer *layer, ptrdiff_t
     R(multiply)(&(R(product)){
         .C = R(at)(run, layer->out + first * FM_BLOCK), .A = A, .mask = A,
         .panels = (const real *)run->state + layer->W, .heads = 1,
-        .widths = R(panels_of_layer)(layer), .B = last - first, .K = layer->I,
+        .widths = R(W_of)(layer).widths, .B = last - first, .K = layer->I,
         .stride = R(block_stride)(run),
         .epilogue = R(is_done_in_tile)(run, layer) && activation == FM_RELU ? FM_STORE_RELU : FM_STORE,
     }, from, to);
@@ -140,7 +142,7 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last, int by_co
         R(gather)(run, first, last);
     for (layer = layers + R(max)(0, by_columns - 1); layer < layers + L; layer++) {
         if (layer - layers >= by_columns)
-            R(layer_forward)(run, layer, first, last, 0, R(panels_of_layer)(layer).n);
+            R(layer_forward)(run, layer, first, last, 0, R(W_of)(layer).widths.n);
         if (!R(is_done_in_tile)(run, layer))
             R(activate_rows)(run, layer, R(at)(run, layer->out + first * FM_BLOCK), first, B);
     }
@@ -157,9 +159,9 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last, int by_co
         real *dA = R(at)(run, layer->din + first * FM_BLOCK);
         R(multiply)(&(R(product)){
             .C = dA, .A = dZ, .mask = A, .panels = state + layer->WT, .zeros = R(zeros)(run),
-            .widths = R(panels_of)(R(vectors)(layer->I), 1), .B = B, .K = layer->O, .stride = stride,
+            .widths = R(WT_of)(layer).widths, .B = B, .K = layer->O, .stride = stride,
             .epilogue = in_tile && activation == FM_RELU ? FM_STORE_MASKED : FM_STORE,
-        }, 0, R(panels_of)(R(vectors)(layer->I), 1).n);
+        }, 0, R(WT_of)(layer).widths.n);
         if (!in_tile)
             R(activation_backward)(dA, A, slope ? R(at)(run, slope + first * FM_BLOCK) : NULL, B,
                                    layer->I, stride, activation);

@@ -1,13 +1,17 @@
 // Phase B: the gradients of the weights, tile by tile, and their update.
 
-// Copies the gradients of M rows of a panel, columns n on, to run->gradients.
-static void R(store_gradients)(fm_run *run, const fm_layer *layer, const real *dW, ptrdiff_t row,
-                               ptrdiff_t M, ptrdiff_t n, ptrdiff_t width)
+// Copies the gradients of M rows of a panel of a form, columns n on, to run->gradients.
+static void R(store_gradients)(fm_run *run, const fm_layer *layer, const R(form) *form, const real *dW,
+                               ptrdiff_t row, ptrdiff_t M, ptrdiff_t n, ptrdiff_t width)
 {
-    real *out = (real *)run->gradients + layer->flat + row * layer->O + n;
-    size_t bytes = (size_t)R(min)(width, layer->O - n) * sizeof(real);
-    for (ptrdiff_t r = 0; r < M; r++)
-        memcpy(out + r * layer->O, dW + r * width, bytes);
+    real *out = (real *)run->gradients + layer->flat;
+    const ptrdiff_t valid = R(min)(width, form->columns - n);
+    for (ptrdiff_t r = row; r < row + M; r++, dW += width)
+        if (form->at == layer->W)
+            memcpy(out + r * layer->O + n, dW, (size_t)valid * sizeof(real));
+        else
+            for (ptrdiff_t j = 0; j < valid; j++)
+                out[(n + j) * layer->O + r] = dW[j];
 }
 
 // Where the updated parameters go.
@@ -27,10 +31,11 @@ INLINE R(parts) R(stretches_of)(ptrdiff_t B)
     return R(parts_of)(B, B < 4 * R(STRETCH) ? B : R(STRETCH));
 }
 
-// How many blocks of A to go through for one panel of dZ before the next: where there are stretches, as many
-// as leave room in the second-level cache. Else as many as fit the first level together with the panel;
-// else one, while all of dZ stays in the second level; else as many as that one holds.
-static ptrdiff_t R(blocks_at_a_time)(ptrdiff_t B, ptrdiff_t O)
+// How many blocks of `left` to go through for one panel of `right`, which has so many columns, before the next:
+// where there are stretches, as many as leave room in the second-level cache. Else as many as fit the first
+// level together with the panel; else one, while all of `right` stays in the second level; else as many as that
+// one holds.
+static ptrdiff_t R(blocks_at_a_time)(ptrdiff_t B, ptrdiff_t columns)
 {
     const ptrdiff_t block = B * FM_BLOCK * (ptrdiff_t)sizeof(real);
     const ptrdiff_t panel = B * WIDTH * (ptrdiff_t)sizeof(real);
@@ -38,32 +43,46 @@ static ptrdiff_t R(blocks_at_a_time)(ptrdiff_t B, ptrdiff_t O)
         return R(min)(R(MOST_BLOCKS), 1 + FM_CACHE / block);
     if (panel + block <= FM_CACHE_1)
         return (FM_CACHE_1 - panel) / block;
-    return B * O * (ptrdiff_t)sizeof(real) <= FM_CACHE ? 1 : 1 + FM_CACHE / block;
+    return B * columns * (ptrdiff_t)sizeof(real) <= FM_CACHE ? 1 : 1 + FM_CACHE / block;
 }
 
-// The bias of the panel of NV vectors that begins with column o: the columns `at` of dZ.
-static void R(bias)(fm_run *run, const fm_layer *layer, const R(errands) *errands, const real *dZ,
-                    const ptrdiff_t at[FM_PANEL], ptrdiff_t o, int NV)
+// The update of the biases of panel p of W.
+static void R(update_bias)(const fm_run *run, const fm_layer *layer, ptrdiff_t p, const real db[WIDTH],
+                           ptrdiff_t shift, const R(rule) *rule)
 {
-    _Alignas(FM_ALIGN) real db[WIDTH];
-    R(column_sum)(db, dZ, at, run->B);
-    if (run->store_gradients) {
-        R(store_gradients)(run, layer, db, layer->I, 1, o, NV * FM_LANES);
-        return;
-    }
-    real *state = (real *)run->state + o * (layer->I + 1);
-    for (ptrdiff_t j = 0; j < NV * FM_LANES; j += FM_LANES)
-        R(update_vector)(state + layer->W + j, state + layer->moment1 + j, state + layer->moment2 + j,
-                         errands->shift, vload(db + j), &errands->rule, 0);
+    const R(form) form = R(W_of)(layer);
+    const ptrdiff_t moment = R(bias_moment)(layer, R(first_column)(&form, p));
+    real *state = run->state, *bias = state + form.at + R(row_at)(&form, p, -1);
+    for (ptrdiff_t j = 0; j < R(width)(&form, p); j += FM_LANES)
+        R(update_vector)(bias + j, state + layer->moment1 + moment + j, state + layer->moment2 + moment + j,
+                         shift, vload(db + j), rule, 0);
 }
 
-// A panel over the features [start, end), tile by tile, and which of the tiles are whose: as they count,
-// from `unit` on, those in [from, to).
+// The biases of panel p of W, from all of dZ.
+static void R(bias)(fm_run *run, const fm_layer *layer, const R(errands) *errands, const real *dZ,
+                    ptrdiff_t p)
+{
+    const R(form) form = R(W_of)(layer);
+    const ptrdiff_t o = R(first_column)(&form, p);
+    _Alignas(FM_ALIGN) real db[WIDTH];
+    ptrdiff_t at[FM_PANEL];
+    R(columns)(at, R(block_stride)(run), o, R(panel_size)(form.widths, p));
+    R(column_sum)(db, dZ, at, run->B);
+    if (run->store_gradients)
+        R(store_gradients)(run, layer, &form, db, layer->I, 1, o, R(width)(&form, p));
+    else
+        R(update_bias)(run, layer, p, db, errands->shift, &errands->rule);
+}
+
+// A panel p of the form that an update changes, over its rows [start, end), tile by tile, and which of the
+// tiles are whose: as they count, from `unit` on, those in [from, to).
 typedef struct R(tiling) {
     const fm_layer *layer;
-    const real *dZ;
-    ptrdiff_t at[FM_PANEL], o;   // the panel's columns, and the first of them
+    R(form) form;
+    const real *left, *right;    // its gradient is left^T right: A and dZ or, in a turned layer, dZ and A
+    ptrdiff_t p, panel;          // where in the form its rows begin
     int NV;
+    ptrdiff_t at[FM_PANEL];      // the columns of `right`
     ptrdiff_t start, end;
     ptrdiff_t unit, from, to;
     int counts;                  // by tiles: else all of them are one unit
@@ -75,28 +94,29 @@ static void R(weights_tile)(fm_run *run, const R(tiling) *of, R(errands) *errand
 {
     const fm_layer *layer = of->layer;
     const ptrdiff_t width = of->NV * FM_LANES, rows = run->B - b;
-    const real *A = R(at)(run, layer->in + R(column)(R(block_stride)(run), f) + b * FM_BLOCK);
-    real *state = (real *)run->state + of->o * (layer->I + 1) + (1 + f) * width;
-    errands->waiting.next_W = state + layer->W;
+    const real *left = of->left + R(column)(R(block_stride)(run), f) + b * FM_BLOCK;
+    real *state = (real *)run->state + of->panel + f * width;
+    errands->waiting.next_W = state + of->form.at;
     errands->waiting.next_moment1 = state + layer->moment1;
     errands->waiting.next_moment2 = state + (errands->rule.adam ? layer->moment2 : layer->moment1);
     errands->copies = R(next_copies)(run, errands, rows);
     errands->so_far = so_far;
-    R(column_tiles)[of->NV - 1][M - 1](errands, A, of->dZ + b * FM_BLOCK, of->at, rows);
+    R(column_tiles)[of->NV - 1][M - 1](errands, left, of->right + b * FM_BLOCK, of->at, rows);
     R(gather_on)(run, errands);
     errands->updates = 0;
     if (run->store_gradients) {
-        R(store_gradients)(run, layer, errands->dW, f, M, of->o, width);
+        R(store_gradients)(run, layer, &of->form, errands->dW, f, M, R(first_column)(&of->form, of->p),
+                           width);
         return;
     }
-    errands->waiting.W = state + layer->W;
+    errands->waiting.W = state + of->form.at;
     errands->waiting.moment1 = state + layer->moment1;
     errands->waiting.moment2 = state + layer->moment2;
     errands->updates = M * of->NV;
 }
 
 // The tiles of a tiling over the rows [b, b + n) of the batch. The sums are kept for the next stretch of rows,
-// whose part of dZ the last tiles ask for, two each for a column; the last stretch ends in updates.
+// whose part of `right` the last tiles ask for, two each for a column; the last stretch ends in updates.
 static void R(weights_stretch)(fm_run *run, const R(tiling) *of, R(errands) *errands, R(tile_sums) *sums,
                                ptrdiff_t b, ptrdiff_t n)
 {
@@ -107,8 +127,8 @@ static void R(weights_stretch)(fm_run *run, const R(tiling) *of, R(errands) *err
     for (ptrdiff_t f = of->start; f < of->end; f += FM_BLOCK) {
         const R(parts) tiles =
             of->end - f < FM_BLOCK ? R(parts_of)(of->end - f, FM_ROWS(of->NV)) : whole;
-        if (f == 0 && last && unit >= of->from && unit < of->to)
-            R(bias)(run, of->layer, errands, of->dZ, of->at, of->o, of->NV);
+        if (f == 0 && last && !of->layer->turned && unit >= of->from && unit < of->to)
+            R(bias)(run, of->layer, errands, of->right, of->p);
         for (ptrdiff_t t = 0; t < tiles.n; t++, unit += of->counts, sums += !(first && last)) {
             left--;
             if (unit < of->from || unit >= of->to)
@@ -121,17 +141,16 @@ static void R(weights_stretch)(fm_run *run, const R(tiling) *of, R(errands) *err
             }
             if (first)
                 memset(*sums, 0, sizeof *sums);
-            const ptrdiff_t A = of->layer->in + R(column)(stride, row) + b * FM_BLOCK;
             const ptrdiff_t ask = left < 2 * of->NV ? of->at[left / 2] + (n + left % 2) * FM_BLOCK : 0;
-            R(stretch_tiles)[of->NV - 1][M - 1](*sums, R(at)(run, A), of->dZ + b * FM_BLOCK, of->at, n,
-                                                ask);
+            R(stretch_tiles)[of->NV - 1][M - 1](*sums, of->left + R(column)(stride, row) + b * FM_BLOCK,
+                                                of->right + b * FM_BLOCK, of->at, n, ask);
         }
     }
 }
 
 // A part of the weight tiles of one layer. Of the first layer it is the tiles [from, to) in an
 // order that goes panel by panel, of the others the whole panels [from, to), since the owner of one
-// also renews its transpose.
+// also renews what it has in the other form.
 static void R(weights_layer)(fm_run *run, const fm_layer *layer, R(errands) *errands,
                              ptrdiff_t from, ptrdiff_t to)
 {
@@ -140,23 +159,27 @@ static void R(weights_layer)(fm_run *run, const fm_layer *layer, R(errands) *err
     _Alignas(FM_ALIGN) R(tile_sums) sums[R(MOST_TILES)];
     const fm_layer *layers = R(layers)(run);
     const int first_layer = layer == layers, last_layer = layer == layers + run->net.n_layers - 1;
-    const R(panels) widths = R(panels_of_layer)(layer);
+    const real *A = R(at)(run, layer->in), *dZ = R(at)(run, last_layer ? layer->out : layer[1].din);
+    const R(form) form = R(updated)(layer);
     const R(parts) stretches = R(stretches_of)(run->B);
-    const ptrdiff_t I = layer->I, group = R(blocks_at_a_time)(run->B, layer->O) * FM_BLOCK;
-    R(tiling) of = {.layer = layer, .from = from, .to = to, .counts = first_layer,
-                    .dZ = R(at)(run, last_layer ? layer->out : layer[1].din)};
+    const ptrdiff_t group = R(blocks_at_a_time)(run->B, form.columns) * FM_BLOCK;
+    R(tiling) of = {.layer = layer, .form = form, .from = from, .to = to, .counts = first_layer,
+                    .left = layer->turned ? dZ : A, .right = layer->turned ? A : dZ};
     if (first_layer && R(gathers_ahead)(run))
-        R(gather_ahead)(run, errands, from, to, R(tiles_before)(widths, widths.n, I));
-    for (of.start = 0; of.start < I; of.start = of.end) {
-        of.end = R(min)(I, of.start + group);
-        for (ptrdiff_t p = 0; p < widths.n; p++) {
-            of.o = R(panel_start)(widths, p) * FM_LANES;
-            of.NV = R(panel_size)(widths, p);
-            of.unit = first_layer ? R(tiles_before)(widths, p, I) + R(n_tiles)(of.start, of.NV) : p;
+        R(gather_ahead)(run, errands, from, to, R(tiles_before)(form.widths, form.widths.n, form.rows));
+    for (ptrdiff_t p = 0; layer->turned && from == 0 && p < R(W_of)(layer).widths.n; p++)
+        R(bias)(run, layer, errands, dZ, p);
+    for (of.start = 0; of.start < form.rows; of.start = of.end) {
+        of.end = R(min)(form.rows, of.start + group);
+        for (of.p = 0; of.p < form.widths.n; of.p++) {
+            of.NV = R(panel_size)(form.widths, of.p);
+            of.unit = first_layer ? R(tiles_before)(form.widths, of.p, form.rows) + R(n_tiles)(of.start, of.NV)
+                                  : of.p;
             const ptrdiff_t units = first_layer ? R(n_tiles)(of.end - of.start, of.NV) : 1;
             if (of.unit + units <= from || of.unit >= to)
                 continue;
-            R(columns)(of.at, R(block_stride)(run), of.o, of.NV);
+            of.panel = R(row_at)(&form, of.p, 0);
+            R(columns)(of.at, R(block_stride)(run), R(first_column)(&form, of.p), of.NV);
             for (ptrdiff_t s = 0; s < stretches.n; s++)
                 R(weights_stretch)(run, &of, errands, sums, R(part_start)(stretches, s),
                                    R(part_size)(stretches, s));
@@ -164,9 +187,8 @@ static void R(weights_layer)(fm_run *run, const fm_layer *layer, R(errands) *err
     }
     R(gather_rest)(run, errands);
     R(flush)(errands);
-    real *state = R(new_state)(run);
     for (ptrdiff_t p = from; !first_layer && !run->store_gradients && p < to; p++)
-        R(transpose_panel)(state + layer->WT, state + layer->W, layer, p);
+        R(renew)(R(new_state)(run), layer, p);
 }
 
 // Part `part` of `n_parts` of the weight tiles of all layers.

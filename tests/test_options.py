@@ -400,11 +400,12 @@ def test_l2_decoupled_decay_and_clipping(engine, dtype, optimizer, max_norm):
 
 @engines
 @dtypes
+@pytest.mark.parametrize("activation", ["relu", "logistic", *ACTIVATIONS])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_the_penalty_is_that_of_the_weights_alone(engine, dtype, loss):
+def test_the_penalty_is_that_of_the_weights_alone(engine, dtype, loss, activation):
     """Whatever pads the weights is no part of it, after steps as before them."""
     rng = np.random.default_rng(1)
-    model = fastmlp.MLP([6, 5, 3], loss=loss, dtype=dtype, seed=2)
+    model = fastmlp.MLP([6, 5, 3], activation=activation, loss=loss, dtype=dtype, seed=2)
     X, y = rng.normal(size=(20, 6)).astype(dtype), rng.integers(0, 2, 20)
     if not model.classifies:
         y = rng.integers(0, 2, (20, 3)).astype(dtype)
