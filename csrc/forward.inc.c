@@ -43,6 +43,10 @@ static void R(linear_forward)(real *C, const real *A, const real *flat, real *re
             P = rest + ldp;
             init = rest;
         }
+        if (O <= R(FEW) && B >= FM_LANES && lda == FM_BLOCK) { // so that whole vectors of a row may be read
+            R(few_outputs)(C, A, rest, stride, B, I, O, epilogue);
+            return;
+        }
         const R(parts) tiles = R(parts_of)(B, FM_ROWS(NV));
         R(strip) strip = {.P = P, .init = init, .stride = stride, .lda = lda, .ldp = ldp, .K = I,
                           .epilogue = epilogue};

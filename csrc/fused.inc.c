@@ -52,6 +52,7 @@ INLINE ptrdiff_t R(max)(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 #include "activations.inc.c"
 #include "loss.inc.c"
 #include "gather.inc.c"
+#include "few.inc.c"
 #include "rows.inc.c"
 #include "columns.inc.c"
 #include "weights.inc.c"

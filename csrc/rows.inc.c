@@ -118,14 +118,18 @@ static void R(layer_forward)(const fm_run *run, const fm_layer *layer, ptrdiff_t
                              ptrdiff_t from, ptrdiff_t to)
 {
     const int activation = R(activation_of)(&run->net, layer - R(layers)(run));
-    const real *A = R(at)(run, layer->in + first * FM_BLOCK);
-    R(multiply)(&(R(product)){
-        .C = R(at)(run, layer->out + first * FM_BLOCK), .A = A, .mask = A,
-        .panels = (const real *)run->state + layer->W, .heads = 1,
-        .widths = R(W_of)(layer).widths, .B = last - first, .K = layer->I,
-        .stride = R(block_stride)(run),
-        .epilogue = R(is_done_in_tile)(run, layer) && activation == FM_RELU ? FM_STORE_RELU : FM_STORE,
-    }, from, to);
+    const int relu = R(is_done_in_tile)(run, layer) && activation == FM_RELU;
+    const ptrdiff_t B = last - first, stride = R(block_stride)(run);
+    const real *A = R(at)(run, layer->in + first * FM_BLOCK), *W = (const real *)run->state + layer->W;
+    const R(product) of = {
+        .C = R(at)(run, layer->out + first * FM_BLOCK), .A = A, .mask = A, .panels = W, .heads = 1,
+        .widths = R(W_of)(layer).widths, .B = B, .K = layer->I, .stride = stride,
+        .epilogue = relu ? FM_STORE_RELU : FM_STORE,
+    };
+    if (layer->O <= R(FEW) && B >= FM_LANES)
+        R(few_outputs)(of.C, A, W, stride, B, layer->I, layer->O, of.epilogue);
+    else
+        R(multiply)(&of, from, to);
 }
 
 // Rows [first, last) of the batch forward, their loss, and back. The sums of the first `by_columns`

@@ -207,14 +207,17 @@ def test_infinite_parameters_that_hide(engine, dtype, activation, threads, monke
 
 @both_engines
 @both_dtypes
-def test_mean_squares_of_adam_that_overflow(engine, dtype):
+@pytest.mark.parametrize("sizes", [(5, 3), (5, 9, 3)], ids=str)  # the second updates W^T
+def test_mean_squares_of_adam_that_overflow(engine, dtype, sizes):
     """A parameter with an infinite mean square would never move again, at a finite loss."""
     scale = float(np.finfo(dtype).max) ** 0.5 * 1e4
     for step, size in (1, scale), (3, scale):
 
         def new():
-            model = prepared("softmax_cross_entropy", dtype, sizes=(5, 3))
+            model = prepared("softmax_cross_entropy", dtype, sizes=sizes)
             model.params[:] = 0
+            if len(sizes) > 2:  # so that the gradient of the second layer's weights is not zero
+                model.weights[0][:] = 1
             return model
 
         X, y = problem(new())

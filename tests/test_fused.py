@@ -27,6 +27,9 @@ def covering():
         for j, k in OTHERS:
             cases += [(n, j, k), (j, n, k), (j, k, n)]
     cases += np.random.default_rng(0).integers(1, 80, (150, 3)).tolist()
+    # few outputs, of fewer rows than a vector has lanes, as many, and more
+    for n in range(1, 13):
+        cases += [(7, 33, n), (16, 40, n), (37, 15, n)]
     # sums of as much as a row tile does at a time, 192 or 576 (portable 1152 in float32), of one
     # more, and of three times that
     for n in (192, 193, 576, 577, 1153, 1729):
