@@ -2,8 +2,8 @@
 // would be padding; here a vector is one output of as many rows, for which the rows are transposed in
 // registers. It is the same chain of multiply-adds.
 
-// Transposing n x n numbers takes n log2(n) instructions, and then O n multiply-adds do instead of n n: for up to
-// so many outputs that is less, by an eighth at least.
+// Transposing n x n numbers takes n log2(n) instructions, and then O n multiply-adds do instead of n n: for up
+// to so many outputs that is less, by an eighth at least.
 enum { R(FEW) = FM_LANES == 16 ? 10 : FM_LANES == 8 ? 4 : 0 };
 
 // Z = init + A P, then perhaps relu, for as many rows of A (K columns, in blocks) as a vector has lanes, and

@@ -75,13 +75,13 @@ static void R(gather_from)(const fm_run *run, R(errands) *errands, ptrdiff_t b)
     errands->copying.to = R(at)(run, R(layers)(run)->ahead + b * FM_BLOCK);
 }
 
-// A thread that does the tiles [first, last) of the `n_tiles` of the first layer gathers as large a
-// part of the next batch along with them.
+// A thread that does the units [first, last) of the `n_units` of the first layer, each a tile at least, gathers
+// as large a part of the next batch along with them.
 static void R(gather_ahead)(const fm_run *run, R(errands) *errands, ptrdiff_t first, ptrdiff_t last,
-                            ptrdiff_t n_tiles)
+                            ptrdiff_t n_units)
 {
-    const ptrdiff_t rows = R(min)(run->n_ahead, run->B), begin = rows * first / n_tiles;
-    errands->end = rows * last / n_tiles;
+    const ptrdiff_t rows = R(min)(run->n_ahead, run->B), begin = rows * first / n_units;
+    errands->end = rows * last / n_units;
     errands->copying.stride = R(block_stride)(run);
     const ptrdiff_t copies = (errands->end - begin) * (run->net.sizes[0] / FM_BLOCK);
     errands->copies_of_tile = (copies + last - first - 1) / (last - first);

@@ -100,10 +100,17 @@ static ptrdiff_t R(groups_of)(const fm_layer *layer, int n_threads)
     return R(max)(1, groups);
 }
 
-// Whether an update of layer l changes W^T: where it has an eighth fewer vectors at least.
-static int R(is_turned)(const fm_layer *layer, ptrdiff_t l)
+// Whether an update of layer l changes W^T: where it has an eighth fewer vectors at least. The first layer has
+// no other use for W^T, so that the batch has to be large enough to be worth renewing W; and with several
+// threads it might else go by columns, which is worth more unless there is only one column of vectors.
+static int R(is_turned)(const fm_run *run, const fm_layer *layer, ptrdiff_t l)
 {
-    return l > 0 && 8 * layer->O * R(vectors)(layer->I) <= 7 * layer->I * layer->vectors;
+    enum { RENEWAL = 16 * FM_LANES }; // multiply-adds, more than renewing a square of vectors is worth
+    const ptrdiff_t I = R(vectors)(layer->I), turned = layer->O * I, other = layer->I * layer->vectors;
+    if (8 * turned > 7 * other)
+        return 0;
+    return l > 0 || ((run->n_threads <= 1 || layer->vectors == 1) &&
+                     run->max_rows * (other - turned) >= RENEWAL * I * layer->vectors);
 }
 
 // Whether the outputs of hidden layer l do not tell their slopes.
@@ -132,7 +139,7 @@ static ptrdiff_t R(layout)(const fm_run *run, fm_layer *layers, ptrdiff_t *state
         fm_layer layer = {.I = net->sizes[l], .O = net->sizes[l + 1], .flat = flat, .in = in};
         layer.vectors = R(vectors)(layer.O);
         layer.n_groups = R(groups_of)(&layer, run->n_threads);
-        layer.turned = R(is_turned)(&layer, l);
+        layer.turned = R(is_turned)(run, &layer, l);
         const ptrdiff_t n_W = layer.vectors * FM_LANES * (layer.I + 1);
         const ptrdiff_t n_WT = R(vectors)(layer.I) * FM_LANES * layer.O;
         const ptrdiff_t n_moments = layer.turned ? n_WT + layer.vectors * FM_LANES : n_W;
@@ -140,7 +147,7 @@ static ptrdiff_t R(layout)(const fm_run *run, fm_layer *layers, ptrdiff_t *state
         layer.W = R(take)(state, n_W);
         layer.moment1 = R(take)(state, n_moments);
         layer.moment2 = R(take)(state, run->rule.kind == FM_ADAM ? n_moments : 0);
-        layer.WT = R(take)(state, l ? n_WT : 0);
+        layer.WT = R(take)(state, l || layer.turned ? n_WT : 0);
         layer.out = in = R(take)(&total, R(matrix)(max_rows, layer.O));
         if (l < L - 1 && R(keeps_slopes)(net, l))
             layer.slope = R(take)(&total, R(matrix)(max_rows, layer.O));
@@ -154,5 +161,14 @@ static ptrdiff_t R(layout)(const fm_run *run, fm_layer *layers, ptrdiff_t *state
 
 static void R(prepare)(fm_run *run)
 {
+    const fm_layer *first = R(layers)(run);
     memset(R(zeros)(run), 0, (size_t)(R(widest)(&run->net) + WIDTH) * sizeof(real));
+    if (!first->turned)
+        return;
+    // what pads the inputs, whose vectors are multiplied whole: nothing is written there later
+    const ptrdiff_t last = R(column)(R(block_stride)(run), (first->I - 1) / FM_BLOCK * FM_BLOCK);
+    const size_t block = (size_t)(run->max_rows * FM_BLOCK) * sizeof(real);
+    memset(R(at)(run, first->in + last), 0, block);
+    if (first->ahead)
+        memset(R(at)(run, first->ahead + last), 0, block);
 }

@@ -151,9 +151,17 @@ static void R(renew_from)(real *state, R(form) from, R(form) to, ptrdiff_t p)
     }
 }
 
-// After an update of panel p, of a layer that is not the first.
-static void R(renew)(real *state, const fm_layer *layer, ptrdiff_t p)
+// Whether a layer has both forms.
+INLINE int R(has_both)(const fm_run *run, const fm_layer *layer)
 {
+    return layer > R(layers)(run) || layer->turned;
+}
+
+// The other form after an update of panel p, where there is one.
+static void R(renew)(const fm_run *run, real *state, const fm_layer *layer, ptrdiff_t p)
+{
+    if (!R(has_both)(run, layer))
+        return;
     const R(form) W = R(W_of)(layer), WT = R(WT_of)(layer);
     R(renew_from)(state, layer->turned ? WT : W, layer->turned ? W : WT, p);
 }
@@ -165,7 +173,7 @@ static void R(load)(fm_run *run)
         R(move)(run, layer, layer->W, run->params, 1);
         R(move)(run, layer, layer->moment1, run->moment1, 1);
         R(move)(run, layer, layer->moment2, run->moment2, 1);
-        for (ptrdiff_t p = 0; l > 0 && p < R(W_of)(layer).widths.n; p++)
+        for (ptrdiff_t p = 0; R(has_both)(run, layer) && p < R(W_of)(layer).widths.n; p++)
             R(renew_from)(run->state, R(W_of)(layer), R(WT_of)(layer), p);
     }
 }

@@ -122,8 +122,7 @@ static void R(clipped_update)(fm_run *run)
                     R(update_vector)(state + form.at + at, moment1 + at, moment2 + at, shift,
                                      vmul(gradient, factor), &rule, 1);
                 }
-            if (layer > layers)
-                R(renew)(R(new_state)(run), layer, p);
+            R(renew)(run, R(new_state)(run), layer, p);
         }
     }
 }

@@ -148,9 +148,8 @@ static void R(weights_stretch)(fm_run *run, const R(tiling) *of, R(errands) *err
     }
 }
 
-// A part of the weight tiles of one layer. Of the first layer it is the tiles [from, to) in an
-// order that goes panel by panel, of the others the whole panels [from, to), since the owner of one
-// also renews what it has in the other form.
+// A part of the weight tiles of one layer: the units [from, to), which are tiles in an order that goes panel
+// by panel, or whole panels.
 static void R(weights_layer)(fm_run *run, const fm_layer *layer, R(errands) *errands,
                              ptrdiff_t from, ptrdiff_t to)
 {
@@ -158,24 +157,25 @@ static void R(weights_layer)(fm_run *run, const fm_layer *layer, R(errands) *err
         return;
     _Alignas(FM_ALIGN) R(tile_sums) sums[R(MOST_TILES)];
     const fm_layer *layers = R(layers)(run);
-    const int first_layer = layer == layers, last_layer = layer == layers + run->net.n_layers - 1;
+    const int last_layer = layer == layers + run->net.n_layers - 1, counts = R(is_shared_by_tiles)(run, layer);
     const real *A = R(at)(run, layer->in), *dZ = R(at)(run, last_layer ? layer->out : layer[1].din);
     const R(form) form = R(updated)(layer);
     const R(parts) stretches = R(stretches_of)(run->B);
     const ptrdiff_t group = R(blocks_at_a_time)(run->B, form.columns) * FM_BLOCK;
-    R(tiling) of = {.layer = layer, .form = form, .from = from, .to = to, .counts = first_layer,
+    R(tiling) of = {.layer = layer, .form = form, .from = from, .to = to, .counts = counts,
                     .left = layer->turned ? dZ : A, .right = layer->turned ? A : dZ};
-    if (first_layer && R(gathers_ahead)(run))
-        R(gather_ahead)(run, errands, from, to, R(tiles_before)(form.widths, form.widths.n, form.rows));
+    if (layer == layers && R(gathers_ahead)(run))
+        R(gather_ahead)(run, errands, from, to, R(n_units)(run, layer));
     for (ptrdiff_t p = 0; layer->turned && from == 0 && p < R(W_of)(layer).widths.n; p++)
         R(bias)(run, layer, errands, dZ, p);
     for (of.start = 0; of.start < form.rows; of.start = of.end) {
         of.end = R(min)(form.rows, of.start + group);
         for (of.p = 0; of.p < form.widths.n; of.p++) {
             of.NV = R(panel_size)(form.widths, of.p);
-            of.unit = first_layer ? R(tiles_before)(form.widths, of.p, form.rows) + R(n_tiles)(of.start, of.NV)
-                                  : of.p;
-            const ptrdiff_t units = first_layer ? R(n_tiles)(of.end - of.start, of.NV) : 1;
+            of.unit = of.p;
+            if (counts)
+                of.unit = R(tiles_before)(form.widths, of.p, form.rows) + R(n_tiles)(of.start, of.NV);
+            const ptrdiff_t units = counts ? R(n_tiles)(of.end - of.start, of.NV) : 1;
             if (of.unit + units <= from || of.unit >= to)
                 continue;
             of.panel = R(row_at)(&form, of.p, 0);
@@ -187,8 +187,8 @@ static void R(weights_layer)(fm_run *run, const fm_layer *layer, R(errands) *err
     }
     R(gather_rest)(run, errands);
     R(flush)(errands);
-    for (ptrdiff_t p = from; !first_layer && !run->store_gradients && p < to; p++)
-        R(renew)(R(new_state)(run), layer, p);
+    for (ptrdiff_t p = from; !counts && !run->store_gradients && p < to; p++)
+        R(renew)(run, R(new_state)(run), layer, p);
 }
 
 // Part `part` of `n_parts` of the weight tiles of all layers.

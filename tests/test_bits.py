@@ -43,6 +43,10 @@ FITS = {
     "wide layers": (
         [301, 256, 290, 10], {}, fastmlp.SGD, {"momentum": 0.9, "batch_size": 100},
     ),
+    # long rows into few outputs: what pads the rows is multiplied as well
+    "one layer": (
+        [301, 10], {}, fastmlp.Adam, {"batch_size": 70},
+    ),
     # three activations, dropout, clipping, sample weights
     "dropout, clipped": (
         [64, 37, 23, 45, 10], {"activation": ["gelu", "silu", "leaky_relu"]}, fastmlp.Adam,
@@ -64,6 +68,7 @@ GOLDEN = {
     "wide rows float32": "5abf5dd56b8b0ec7b582b743777e7db3",
     "wide rows float64": "8e994beb4825bcbc96a93b0c9cff8e9b",
     "wide layers": "9ca8432e8c2849fa0f45520e9f029534",
+    "one layer": "df1450dad172955e0c089874569e7d19",
     "dropout, clipped": "3b353c8ed065d28494840b9db7805aef",
     "weighted probabilities": "fea8278abe1422d6ee96e2d555b41cbf",
 }

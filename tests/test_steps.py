@@ -161,15 +161,19 @@ def test_a_step_uses_the_gradients_it_would_report(level, dtype, n_threads):
 @pytest.mark.parametrize("level", LEVELS)
 @dtypes
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
-@pytest.mark.parametrize("batch, n_in", [(385, 290), (1200, 290), (70, 150)])
-def test_steps_of_many_rows(level, dtype, n_threads, batch, n_in):
+@pytest.mark.parametrize(
+    "batch, sizes",
+    [(385, (290, 60, 5)), (1200, (290, 60, 5)), (70, (150, 60, 5)), (300, (290, 5))],
+    ids=str,
+)
+def test_steps_of_many_rows(level, dtype, n_threads, batch, sizes):
     """The same while the next batch is gathered, also of batches that are summed in stretches.
 
     The rate, a power of two, is in every term without rounding, and so small that no relu dies.
     """
     rng = np.random.default_rng(batch)
-    X, T = (rng.normal(size=(2600, n)).astype(dtype) for n in (n_in, 5))
-    model = MLP([n_in, 60, 5], loss="squared_error", dtype=dtype)
+    X, T = (rng.normal(size=(2600, n)).astype(dtype) for n in (sizes[0], sizes[-1]))
+    model = MLP(sizes, loss="squared_error", dtype=dtype)
     order = rng.permutation(2600)[: 2 * batch + 30]
     network, W = core_of(level, model, batch, n_threads=n_threads), model.params.copy()
     v = np.zeros_like(W)
@@ -192,11 +196,12 @@ def test_steps_of_many_rows(level, dtype, n_threads, batch, n_in):
 @pytest.mark.parametrize("level", LEVELS)
 @dtypes
 @pytest.mark.parametrize("rule", [{}, {"max_norm": 0.5, "weight_decay": 0.01}], ids=str)
-def test_layouts_for_any_number_of_threads(level, dtype, rule):
+@pytest.mark.parametrize("hidden", [(256, 288, 301), ()], ids=str)
+def test_layouts_for_any_number_of_threads(level, dtype, rule, hidden):
     """However many threads a core is laid out for, and however many there are: the same bits."""
     rng = np.random.default_rng(0)
-    widths = (256, 288, 301)  # inputs so wide that threads share out the outputs, even or not
-    model = MLP([280, *widths, 5], dtype=dtype, seed=0)
+    # so wide that threads share out the outputs, even or not; or with so few that W^T is updated
+    model = MLP([280, *hidden, 5], dtype=dtype, seed=0)
     X, y = model.as_data(rng.normal(size=(70, 280)), rng.integers(0, 5, 70))
     order = rng.permutation(70)
 
