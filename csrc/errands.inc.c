@@ -5,7 +5,7 @@ _Static_assert(FM_ROWS(1) <= R(MOST_VECTORS) && FM_ROWS(2) * 2 <= R(MOST_VECTORS
 // The update of the tile before: where it goes, and what to bring nearer, the same of this tile.
 typedef struct R(waiting) {
     real *W, *moment1, *moment2;
-    const real *next_W, *next_moment1, *next_moment2;
+    real *next_W, *next_moment1, *next_moment2;
 } R(waiting);
 
 // A row of the next batch to copy, of which `copied` blocks are done; and a later one to ask for.
@@ -23,6 +23,7 @@ typedef struct R(errands) {
     int is_plain;                // momentum and nothing else, in place
     ptrdiff_t shift;             // from parameters and moments to where the new ones go: 0 but for a backup
     ptrdiff_t updates;           // vectors that wait in dW
+    int at_once;                 // or whether the tile does its own update, by momentum, with its last sums
     R(waiting) waiting;
     ptrdiff_t row, end;          // of the next batch, to gather
     ptrdiff_t copies, copies_of_tile; // blocks of the row, for this tile and for any

@@ -178,8 +178,8 @@ INLINE void R(stretch_tile_of)(real *restrict sums, const real *A, const real *D
 }
 
 // The gradient dW (M, NV vectors) = errands->so_far + A^T D, likewise, of M weight rows, into errands->dW,
-// once what waits there has been used. Meanwhile the errands are run: the copies first, since the sums that
-// wait are the last thing the tile before computed.
+// once what waits there has been used, or into the weights at once. Meanwhile the errands are run: the copies
+// first, since the sums that wait are the last thing the tile before computed.
 INLINE void R(column_tile_of)(R(errands) *errands, const real *A, const real *D,
                               const ptrdiff_t at[FM_PANEL], ptrdiff_t K, const int M, const int NV)
 {
@@ -220,6 +220,16 @@ INLINE void R(column_tile_of)(R(errands) *errands, const real *A, const real *D,
     for (; D < end; D += FM_BLOCK)
         R(add_product)(acc, D, a, columns, M, NV);
     R(update_all)(errands, &waiting, updates);
+    if (errands->at_once) {
+        FM_UNROLL
+        for (int r = 0; r < M; r++)
+            FM_UNROLL
+            for (int j = 0; j < NV; j++) {
+                const ptrdiff_t to = (r * NV + j) * FM_LANES;
+                R(momentum)(waiting.next_W + to, waiting.next_moment1 + to, acc[r][j], &errands->rule);
+            }
+        return;
+    }
     FM_UNROLL
     for (int r = 0; r < M; r++)
         FM_UNROLL

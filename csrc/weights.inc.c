@@ -101,9 +101,13 @@ static void R(weights_tile)(fm_run *run, const R(tiling) *of, R(errands) *errand
     errands->waiting.next_moment2 = state + (errands->rule.adam ? layer->moment2 : layer->moment1);
     errands->copies = R(next_copies)(run, errands, rows);
     errands->so_far = so_far;
+    // with so few rows most of the update would find none to go beside
+    errands->at_once = errands->is_plain && !run->store_gradients && 2 * rows <= M * of->NV;
     R(column_tiles)[of->NV - 1][M - 1](errands, left, of->right + b * FM_BLOCK, of->at, rows);
     R(gather_on)(run, errands);
     errands->updates = 0;
+    if (errands->at_once)
+        return;
     if (run->store_gradients) {
         R(store_gradients)(run, layer, &of->form, errands->dW, f, M, R(first_column)(&of->form, of->p),
                            width);

@@ -163,11 +163,12 @@ def test_a_step_uses_the_gradients_it_would_report(level, dtype, n_threads):
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
 @pytest.mark.parametrize(
     "batch, sizes",
-    [(385, (290, 60, 5)), (1200, (290, 60, 5)), (70, (150, 60, 5)), (300, (290, 5))],
+    [*((n, (290, 60, 5)) for n in (1, 5, 12, 385, 1200)), (70, (150, 60, 5)), (300, (290, 5))],
     ids=str,
 )
-def test_steps_of_many_rows(level, dtype, n_threads, batch, sizes):
-    """The same while the next batch is gathered, also of batches that are summed in stretches.
+def test_steps_of_few_and_many_rows(level, dtype, n_threads, batch, sizes):
+    """The same while the next batch is gathered: in batches of fewer rows than a tile has vectors
+    to update, and in batches that are summed in stretches.
 
     The rate, a power of two, is in every term without rounding, and so small that no relu dies.
     """
@@ -188,7 +189,7 @@ def test_steps_of_many_rows(level, dtype, n_threads, batch, sizes):
         rows = order[start : start + batch]
         core_of(level, model, batch).gradients(dW, X[rows], T[rows], expected)
         expected -= rate * dW
-        assert np.count_nonzero(dW) > 0.9 * len(dW)
+        assert np.count_nonzero(dW) > (0.9 if len(rows) > 9 else 0.2) * len(dW)
     np.testing.assert_array_equal(v, -rate * dW)
     np.testing.assert_array_equal(W, expected)
 
