@@ -48,7 +48,7 @@ static ptrdiff_t R(first_unit)(const fm_run *run, const fm_layer *layer, int par
 {
     const fm_layer *layers = R(layers)(run);
     const ptrdiff_t n = R(n_units)(run, layer);
-    if (R(is_shared_alone)(run, layer, n_parts))
+    if (n_parts == 1 || R(is_shared_alone)(run, layer, n_parts))
         return n * part / n_parts;
     ptrdiff_t total = 0, before = 0;
     for (const fm_layer *other = layers; other < layers + run->net.n_layers; other++) {

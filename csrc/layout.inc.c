@@ -13,8 +13,10 @@ typedef struct R(parts) {
 } R(parts);
 INLINE R(parts) R(parts_of)(ptrdiff_t length, ptrdiff_t most)
 {
+    if (length <= most) // without a division: steps of the smallest networks consist of such
+        return (R(parts)){length > 0, length, 0};
     const ptrdiff_t n = (length + most - 1) / most;
-    return (R(parts)){n, n ? length / n : 0, n ? length % n : 0};
+    return (R(parts)){n, length / n, length % n};
 }
 INLINE ptrdiff_t R(part_start)(R(parts) parts, ptrdiff_t i)
 {
