@@ -17,16 +17,12 @@ INLINE ptrdiff_t R(tiles_before)(R(panels) widths, ptrdiff_t p, ptrdiff_t I)
     return wider * R(n_tiles)(I, (int)of.size + 1) + (p - wider) * R(n_tiles)(I, (int)of.size);
 }
 
-// What the weights of a layer are shared out by: tiles of the first layer, whole panels of the others and
-// wherever the owner of one also renews the other form from it.
-INLINE int R(is_shared_by_tiles)(const fm_run *run, const fm_layer *layer)
-{
-    return layer == R(layers)(run) && !layer->turned;
-}
+// What the weights of a layer are shared out by: tiles, or whole panels where the owner of one also renews the
+// other form from it.
 static ptrdiff_t R(n_units)(const fm_run *run, const fm_layer *layer)
 {
     const R(panels) widths = R(updated)(layer).widths;
-    return R(is_shared_by_tiles)(run, layer) ? R(tiles_before)(widths, widths.n, layer->I) : widths.n;
+    return R(has_both)(run, layer) ? widths.n : R(tiles_before)(widths, widths.n, layer->I);
 }
 
 // Vectors that an update of a layer changes.

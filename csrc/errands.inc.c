@@ -2,10 +2,10 @@
 enum { R(MOST_VECTORS) = FM_ROWS(FM_PANEL) * FM_PANEL };
 _Static_assert(FM_ROWS(1) <= R(MOST_VECTORS) && FM_ROWS(2) * 2 <= R(MOST_VECTORS), "a larger tile");
 
-// The update of the tile before: where it goes, and what to bring nearer, the same of this tile.
+// The update of the tile before: where it goes; and where that of this tile will go, to bring it nearer.
 typedef struct R(waiting) {
     real *W, *moment1, *moment2;
-    real *next_W, *next_moment1, *next_moment2;
+    real *own_W, *own_moment1, *own_moment2;
 } R(waiting);
 
 // A row of the next batch to copy, of which `copied` blocks are done; and a later one to ask for.
@@ -23,7 +23,7 @@ typedef struct R(errands) {
     int is_plain;                // momentum and nothing else, in place
     ptrdiff_t shift;             // from parameters and moments to where the new ones go: 0 but for a backup
     ptrdiff_t updates;           // vectors that wait in dW
-    int at_once;                 // or whether the tile does its own update, by momentum, with its last sums
+    int at_once;                 // whether the tile leaves nothing to wait: it ends with its own update
     R(waiting) waiting;
     ptrdiff_t row, end;          // of the next batch, to gather
     ptrdiff_t copies, copies_of_tile; // blocks of the row, for this tile and for any
@@ -37,13 +37,13 @@ INLINE void R(update)(const R(errands) *errands, const R(waiting) *of, ptrdiff_t
 {
     const ptrdiff_t at = vector * FM_LANES;
     const V dW = vload(errands->dW + at);
-    FM_PREFETCH_TO_WRITE(of->next_W + at);
-    FM_PREFETCH_TO_WRITE(of->next_moment1 + at);
+    FM_PREFETCH_TO_WRITE(of->own_W + at);
+    FM_PREFETCH_TO_WRITE(of->own_moment1 + at);
     if (is_plain) {
         R(momentum)(of->W + at, of->moment1 + at, dW, &errands->rule);
         return;
     }
-    FM_PREFETCH_TO_WRITE(of->next_moment2 + at);
+    FM_PREFETCH_TO_WRITE(of->own_moment2 + at);
     R(update_vector)(of->W + at, of->moment1 + at, of->moment2 + at, errands->shift, dW,
                      &errands->rule, 1);
 }
@@ -63,7 +63,7 @@ INLINE void R(copy)(const R(copying) *row, ptrdiff_t i)
         FM_PREFETCH(later + j);
 }
 
-// Does at once all updates that wait, from one on.
+// Does all updates that wait, from vector `first` on.
 INLINE void R(update_all)(const R(errands) *errands, const R(waiting) *of, ptrdiff_t first)
 {
     if (errands->is_plain)

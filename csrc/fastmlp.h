@@ -72,7 +72,7 @@ typedef struct fm_run {
 
     const ptrdiff_t *rows;       // of this batch, or NULL for rows 0..B of X
     ptrdiff_t B;
-    ptrdiff_t n_ahead;           // how many rows of the next batches stand behind rows[B]
+    ptrdiff_t n_ahead;           // how many rows of the next batches, none larger, stand behind rows[B]
     uint64_t dropout_key;        // what is dropped depends on this, the number of the step, the layer,
     uint64_t step;               // the row in the batch and the column, and on nothing else
     int gathered;                // set by a step that already read the next batch; the caller

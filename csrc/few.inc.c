@@ -3,11 +3,11 @@
 // registers. It is the same chain of multiply-adds.
 
 // Transposing n x n numbers takes n log2(n) instructions, and then O n multiply-adds do instead of n n: for up
-// to so many outputs that is less, by an eighth at least.
+// to so many outputs that is less, by an eighth at least; with shorter vectors for hardly any.
 enum { R(FEW) = FM_LANES == 16 ? 10 : FM_LANES == 8 ? 4 : 0 };
 
-// Z = init + A P, then perhaps relu, for as many rows of A (K columns, in blocks) as a vector has lanes, and
-// O outputs; P (K, one vector) lies behind init, the biases.
+// Z = bias + A W, then perhaps relu, for as many rows of A (K columns, in blocks) as a vector has lanes, and O
+// outputs. P (1 + K, one vector) is the panel of bias and W.
 INLINE void R(few_outputs_of)(real *restrict Z, const real *restrict A, const real *restrict P,
                               ptrdiff_t stride, ptrdiff_t K, int epilogue, const int O)
 {

@@ -43,7 +43,9 @@ static void R(linear_forward)(real *C, const real *A, const real *flat, real *re
             P = rest + ldp;
             init = rest;
         }
-        if (O <= R(FEW) && B >= FM_LANES && lda == FM_BLOCK) { // so that whole vectors of a row may be read
+        // few outputs are all in `rest` by now; whole vectors of a row may be read where A is in blocks, and of
+        // 32 inputs, which lie as if it were
+        if (O <= R(FEW) && B >= FM_LANES && lda == FM_BLOCK) {
             R(few_outputs)(C, A, rest, stride, B, I, O, epilogue);
             return;
         }

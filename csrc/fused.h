@@ -11,18 +11,18 @@
 // Weights live in panels of up to three vectors of outputs, [panel][1 + I][width], the bias at the
 // panel's head. A layer's panels are as wide as each other, or the first of them by one vector wider; or
 // those of each of several groups are, for several threads.
-// Layers after the first keep W^T as well, for backward-data, in panels over the inputs, [panel][O][width].
-// An update changes one of the two and renews the other from it: W or, in a turned layer, W^T, which is less to
-// change where outputs are few, as a vector of outputs is mostly padding there. Moments mirror the one that
-// is changed; those of the biases are at the panels' heads or, in a turned layer, behind the others. Whatever
-// pads a panel is zero.
+// Layers after the first keep W^T as well, for backward-data, and so does a turned first one: in panels over
+// the inputs, [panel][O][width]. An update changes one of the two and renews the other from it: W or, in a
+// turned layer, W^T, which is less to change where outputs are few, as a vector of outputs is mostly padding
+// there. Moments mirror the one that is changed; those of the biases are at the panels' heads or, in a turned layer,
+// behind the others. Whatever pads a panel is zero.
 //
 // Activations lie in blocks of 32 columns, [block][row][32], whatever the vectors: what a tile reads
 // of them is contiguous. From block to block it is block_stride(run) elements.
 typedef struct fm_layer {
     ptrdiff_t I, O;
     ptrdiff_t vectors, n_groups; // of a row of outputs: a group has as many vectors as any other
-    int turned;
+    int turned;                  // whether an update changes W^T, and renews W
     ptrdiff_t W, moment1, moment2, WT;
     ptrdiff_t in;                // A_{l-1}
     ptrdiff_t ahead;             // in the first layer, where rows of X are long: A_0 of the next batch

@@ -108,11 +108,12 @@ static ptrdiff_t R(groups_of)(const fm_layer *layer, int n_threads)
 static int R(is_turned)(const fm_run *run, const fm_layer *layer, ptrdiff_t l)
 {
     enum { RENEWAL = 16 * FM_LANES }; // multiply-adds, more than renewing a square of vectors is worth
-    const ptrdiff_t I = R(vectors)(layer->I), turned = layer->O * I, other = layer->I * layer->vectors;
-    if (8 * turned > 7 * other)
+    const ptrdiff_t in_vectors = R(vectors)(layer->I);
+    const ptrdiff_t of_WT = layer->O * in_vectors, of_W = layer->I * layer->vectors; // so many vectors
+    if (8 * of_WT > 7 * of_W)
         return 0;
     return l > 0 || ((run->n_threads <= 1 || layer->vectors == 1) &&
-                     run->max_rows * (other - turned) >= RENEWAL * I * layer->vectors);
+                     run->max_rows * (of_W - of_WT) >= RENEWAL * in_vectors * layer->vectors);
 }
 
 // Whether the outputs of hidden layer l do not tell their slopes.

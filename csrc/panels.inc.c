@@ -157,11 +157,9 @@ INLINE int R(has_both)(const fm_run *run, const fm_layer *layer)
     return layer > R(layers)(run) || layer->turned;
 }
 
-// The other form after an update of panel p, where there is one.
-static void R(renew)(const fm_run *run, real *state, const fm_layer *layer, ptrdiff_t p)
+// The other form of a layer that has both, after an update of panel p.
+static void R(renew)(real *state, const fm_layer *layer, ptrdiff_t p)
 {
-    if (!R(has_both)(run, layer))
-        return;
     const R(form) W = R(W_of)(layer), WT = R(WT_of)(layer);
     R(renew_from)(state, layer->turned ? WT : W, layer->turned ? W : WT, p);
 }

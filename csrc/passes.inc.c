@@ -122,7 +122,8 @@ static void R(clipped_update)(fm_run *run)
                     R(update_vector)(state + form.at + at, moment1 + at, moment2 + at, shift,
                                      vmul(gradient, factor), &rule, 1);
                 }
-            R(renew)(run, R(new_state)(run), layer, p);
+            if (R(has_both)(run, layer))
+                R(renew)(R(new_state)(run), layer, p);
         }
     }
 }

@@ -126,7 +126,7 @@ static void R(layer_forward)(const fm_run *run, const fm_layer *layer, ptrdiff_t
         .widths = R(W_of)(layer).widths, .B = B, .K = layer->I, .stride = stride,
         .epilogue = relu ? FM_STORE_RELU : FM_STORE,
     };
-    if (layer->O <= R(FEW) && B >= FM_LANES)
+    if (layer->O <= R(FEW) && B >= FM_LANES && from < to) // which is all of one panel
         R(few_outputs)(of.C, A, W, stride, B, layer->I, layer->O, of.epilogue);
     else
         R(multiply)(&of, from, to);

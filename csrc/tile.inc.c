@@ -226,7 +226,7 @@ INLINE void R(column_tile_of)(R(errands) *errands, const real *A, const real *D,
             FM_UNROLL
             for (int j = 0; j < NV; j++) {
                 const ptrdiff_t to = (r * NV + j) * FM_LANES;
-                R(momentum)(waiting.next_W + to, waiting.next_moment1 + to, acc[r][j], &errands->rule);
+                R(momentum)(waiting.own_W + to, waiting.own_moment1 + to, acc[r][j], &errands->rule);
             }
         return;
     }

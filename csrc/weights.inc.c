@@ -1,7 +1,7 @@
 // Phase B: the gradients of the weights, tile by tile, and their update.
 
 // Copies the gradients of M rows of a panel of a form, columns n on, to run->gradients.
-static void R(store_gradients)(fm_run *run, const fm_layer *layer, const R(form) *form, const real *dW,
+static void R(copy_gradients)(fm_run *run, const fm_layer *layer, const R(form) *form, const real *dW,
                                ptrdiff_t row, ptrdiff_t M, ptrdiff_t n, ptrdiff_t width)
 {
     real *out = (real *)run->gradients + layer->flat;
@@ -69,7 +69,7 @@ static void R(bias)(fm_run *run, const fm_layer *layer, const R(errands) *errand
     R(columns)(at, R(block_stride)(run), o, R(panel_size)(form.widths, p));
     R(column_sum)(db, dZ, at, run->B);
     if (run->store_gradients)
-        R(store_gradients)(run, layer, &form, db, layer->I, 1, o, R(width)(&form, p));
+        R(copy_gradients)(run, layer, &form, db, layer->I, 1, o, R(width)(&form, p));
     else
         R(update_bias)(run, layer, p, db, errands->shift, &errands->rule);
 }
@@ -96,9 +96,9 @@ static void R(weights_tile)(fm_run *run, const R(tiling) *of, R(errands) *errand
     const ptrdiff_t width = of->NV * FM_LANES, rows = run->B - b;
     const real *left = of->left + R(column)(R(block_stride)(run), f) + b * FM_BLOCK;
     real *state = (real *)run->state + of->panel + f * width;
-    errands->waiting.next_W = state + of->form.at;
-    errands->waiting.next_moment1 = state + layer->moment1;
-    errands->waiting.next_moment2 = state + (errands->rule.adam ? layer->moment2 : layer->moment1);
+    errands->waiting.own_W = state + of->form.at;
+    errands->waiting.own_moment1 = state + layer->moment1;
+    errands->waiting.own_moment2 = state + (errands->rule.adam ? layer->moment2 : layer->moment1);
     errands->copies = R(next_copies)(run, errands, rows);
     errands->so_far = so_far;
     // with so few rows most of the update would find none to go beside
@@ -109,7 +109,7 @@ static void R(weights_tile)(fm_run *run, const R(tiling) *of, R(errands) *errand
     if (errands->at_once)
         return;
     if (run->store_gradients) {
-        R(store_gradients)(run, layer, &of->form, errands->dW, f, M, R(first_column)(&of->form, of->p),
+        R(copy_gradients)(run, layer, &of->form, errands->dW, f, M, R(first_column)(&of->form, of->p),
                            width);
         return;
     }
@@ -161,7 +161,7 @@ static void R(weights_layer)(fm_run *run, const fm_layer *layer, R(errands) *err
         return;
     _Alignas(FM_ALIGN) R(tile_sums) sums[R(MOST_TILES)];
     const fm_layer *layers = R(layers)(run);
-    const int last_layer = layer == layers + run->net.n_layers - 1, counts = R(is_shared_by_tiles)(run, layer);
+    const int last_layer = layer == layers + run->net.n_layers - 1, counts = !R(has_both)(run, layer);
     const real *A = R(at)(run, layer->in), *dZ = R(at)(run, last_layer ? layer->out : layer[1].din);
     const R(form) form = R(updated)(layer);
     const R(parts) stretches = R(stretches_of)(run->B);
@@ -191,8 +191,8 @@ static void R(weights_layer)(fm_run *run, const fm_layer *layer, R(errands) *err
     }
     R(gather_rest)(run, errands);
     R(flush)(errands);
-    for (ptrdiff_t p = from; !counts && !run->store_gradients && p < to; p++)
-        R(renew)(run, R(new_state)(run), layer, p);
+    for (ptrdiff_t p = from; R(has_both)(run, layer) && !run->store_gradients && p < to; p++)
+        R(renew)(R(new_state)(run), layer, p);
 }
 
 // Part `part` of `n_parts` of the weight tiles of all layers.
