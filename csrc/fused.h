@@ -14,8 +14,8 @@
 // Layers after the first keep W^T as well, for backward-data, and so does a turned first one: in panels over
 // the inputs, [panel][O][width]. An update changes one of the two and renews the other from it: W or, in a
 // turned layer, W^T, which is less to change where outputs are few, as a vector of outputs is mostly padding
-// there. Moments mirror the one that is changed; those of the biases are at the panels' heads or, in a turned layer,
-// behind the others. Whatever pads a panel is zero.
+// there. Moments mirror the one that is changed; those of the biases are at the panels' heads or, in a turned
+// layer, behind the others. Whatever pads a panel is zero.
 //
 // Activations lie in blocks of 32 columns, [block][row][32], whatever the vectors: what a tile reads
 // of them is contiguous. From block to block it is block_stride(run) elements.
