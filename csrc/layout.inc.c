@@ -116,6 +116,17 @@ static int R(is_turned)(const fm_run *run, const fm_layer *layer, ptrdiff_t l)
                      run->max_rows * (of_W - of_WT) >= RENEWAL * in_vectors * layer->vectors);
 }
 
+// Elements of a layer's weights in panels: of W with the biases, of W^T, and of a moment of what is updated.
+INLINE ptrdiff_t R(size_of_W)(const fm_layer *layer) { return layer->vectors * FM_LANES * (layer->I + 1); }
+INLINE ptrdiff_t R(size_of_WT)(const fm_layer *layer)
+{
+    return R(vectors)(layer->I) * FM_LANES * layer->O;
+}
+INLINE ptrdiff_t R(size_of_moment)(const fm_layer *layer)
+{
+    return layer->turned ? R(size_of_WT)(layer) + layer->vectors * FM_LANES : R(size_of_W)(layer);
+}
+
 // Whether the outputs of hidden layer l do not tell their slopes.
 INLINE int R(keeps_slopes)(const fm_net *net, ptrdiff_t l)
 {
@@ -143,9 +154,8 @@ static ptrdiff_t R(layout)(const fm_run *run, fm_layer *layers, ptrdiff_t *state
         layer.vectors = R(vectors)(layer.O);
         layer.n_groups = R(groups_of)(&layer, run->n_threads);
         layer.turned = R(is_turned)(run, &layer, l);
-        const ptrdiff_t n_W = layer.vectors * FM_LANES * (layer.I + 1);
-        const ptrdiff_t n_WT = R(vectors)(layer.I) * FM_LANES * layer.O;
-        const ptrdiff_t n_moments = layer.turned ? n_WT + layer.vectors * FM_LANES : n_W;
+        const ptrdiff_t n_W = R(size_of_W)(&layer);
+        const ptrdiff_t n_WT = R(size_of_WT)(&layer), n_moments = R(size_of_moment)(&layer);
         layer.ahead = l || layer.I < R(LONG_ROW) ? 0 : R(take)(&total, R(matrix)(max_rows, layer.I));
         layer.W = R(take)(state, n_W);
         layer.moment1 = R(take)(state, n_moments);

@@ -66,7 +66,7 @@ INLINE ptrdiff_t R(row_at)(const R(form) *form, ptrdiff_t p, ptrdiff_t i)
 // Where in a moment those of the biases are that begin with output o, the first of a panel.
 INLINE ptrdiff_t R(bias_moment)(const fm_layer *layer, ptrdiff_t o)
 {
-    return layer->turned ? R(vectors)(layer->I) * FM_LANES * layer->O + o : o * (layer->I + 1);
+    return layer->turned ? R(size_of_WT)(layer) + o : o * (layer->I + 1);
 }
 
 // Copies a layer's flat [W | b] into panels, or back: a few rows of all panels, then the next. Panel by
@@ -212,11 +212,9 @@ static int R(finite)(const fm_run *run)
     const real *state = run->state;
     int all = 1;
     for (; all && layer < end; layer++) {
-        const ptrdiff_t n_W = layer->vectors * (layer->I + 1);
-        const ptrdiff_t n_WT = R(vectors)(layer->I) * layer->O + layer->vectors; // with the biases
-        all = R(finite_vectors)(state + layer->W, n_W) &&
+        all = R(finite_vectors)(state + layer->W, R(size_of_W)(layer) / FM_LANES) &&
               (run->rule.kind != FM_ADAM ||
-               R(finite_vectors)(state + layer->moment2, layer->turned ? n_WT : n_W));
+               R(finite_vectors)(state + layer->moment2, R(size_of_moment)(layer) / FM_LANES));
     }
     return all;
 }

@@ -2,7 +2,7 @@
 
 // Copies the gradients of M rows of a panel of a form, columns n on, to run->gradients.
 static void R(copy_gradients)(fm_run *run, const fm_layer *layer, const R(form) *form, const real *dW,
-                               ptrdiff_t row, ptrdiff_t M, ptrdiff_t n, ptrdiff_t width)
+                              ptrdiff_t row, ptrdiff_t M, ptrdiff_t n, ptrdiff_t width)
 {
     real *out = (real *)run->gradients + layer->flat;
     const ptrdiff_t valid = R(min)(width, form->columns - n);
@@ -17,8 +17,9 @@ static void R(copy_gradients)(fm_run *run, const fm_layer *layer, const R(form) 
 // Where the updated parameters go.
 INLINE real *R(new_state)(const fm_run *run) { return run->backup ? run->backup : run->state; }
 
-// Large batches are summed in stretches of rows, of which dZ's part of a panel takes half of the first-level
-// cache: it stays there while some blocks of A pass by, whose sums are kept meanwhile.
+// A gradient is left^T right: of A and dZ or, in a turned layer, of dZ and A. Large batches are summed in
+// stretches of rows, of which a panel's part of `right` takes half of the first-level cache: it stays there
+// while some blocks of `left` pass by, whose sums are kept meanwhile.
 enum {
     R(STRETCH) = FM_CACHE_1 / 2 / (WIDTH * (int)sizeof(real)),
     R(MOST_BLOCKS) = 8,
@@ -79,7 +80,7 @@ static void R(bias)(fm_run *run, const fm_layer *layer, const R(errands) *errand
 typedef struct R(tiling) {
     const fm_layer *layer;
     R(form) form;
-    const real *left, *right;    // its gradient is left^T right: A and dZ or, in a turned layer, dZ and A
+    const real *left, *right;
     ptrdiff_t p, panel;          // where in the form its rows begin
     int NV;
     ptrdiff_t at[FM_PANEL];      // the columns of `right`
