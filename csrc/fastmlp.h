@@ -80,6 +80,7 @@ typedef struct fm_run {
 
     struct fm_team *team;        // the threads that share the work, or NULL
     const void *level;           // of the fused engine: its instruction set
+    int skips_zeros;             // of the fused engine: whether inputs that are 0 are left out; set by a step
     int store_gradients;         // of the fused engine: whether gradients are kept, not used
 
     int (*interrupted)(void *);  // asked with `signals` by the calling thread in the middle of a step,

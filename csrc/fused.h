@@ -26,6 +26,7 @@ typedef struct fm_layer {
     ptrdiff_t W, moment1, moment2, WT;
     ptrdiff_t in;                // A_{l-1}
     ptrdiff_t ahead;             // in the first layer, where rows of X are long: A_0 of the next batch
+    ptrdiff_t nonzero;           // in the first layer, unless it is small or turned: which of A_0 are not 0
     ptrdiff_t out;               // A_l, and in the last layer dZ_l as well
     ptrdiff_t din;               // dZ_{l-1}, as wide as A_{l-1}
     ptrdiff_t slope;             // of a hidden layer dA_l/dZ_l, or 0 where A_l is enough to know it
@@ -41,6 +42,8 @@ typedef struct fm_functions {
     int (*finite)(const fm_run *run);
     void (*forward)(const fm_run *run, void *out, const void *X, ptrdiff_t B);
     void (*gather)(fm_run *run, ptrdiff_t first, ptrdiff_t last);
+    int (*has_many_zeros)(const fm_run *run);
+    void (*mark_nonzero)(fm_run *run, ptrdiff_t first, ptrdiff_t last);
     int (*n_by_columns)(const fm_run *run, int n_threads);
     void (*columns_part)(fm_run *run, int l, int part, int n_parts);
     void (*rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last, int by_columns);
@@ -59,8 +62,8 @@ typedef struct fm_level {
 // What a row tile does with its results: nothing, relu, or keep them where the mask is positive.
 enum { FM_STORE, FM_STORE_RELU, FM_STORE_MASKED };
 
-// Columns of a block of activations.
-enum { FM_BLOCK = 32 };
+// Columns of a block of activations; and a word has a bit for each: so many words are looked at together.
+enum { FM_BLOCK = 32, FM_WORDS = 32 };
 
 // Lane-wise sums run over this many virtual lanes, whatever the real ones: see softmax_row.
 enum { FM_VIRTUAL_LANES = 16 };

@@ -27,6 +27,7 @@
 #define vsum R(vsum)
 #define vlargest R(vlargest)
 #define vtranspose R(vtranspose)
+#define vnonzero R(vnonzero)
 #define vbits R(vbits)
 #define vreal R(vreal)
 #define iset1 R(iset1)
@@ -53,6 +54,7 @@ INLINE ptrdiff_t R(max)(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 #include "loss.inc.c"
 #include "gather.inc.c"
 #include "few.inc.c"
+#include "zeros.inc.c"
 #include "rows.inc.c"
 #include "columns.inc.c"
 #include "weights.inc.c"
@@ -67,6 +69,8 @@ static const fm_functions R(functions) = {
     .finite = R(finite),
     .forward = R(forward),
     .gather = R(gather),
+    .has_many_zeros = R(has_many_zeros),
+    .mark_nonzero = R(mark_nonzero),
     .n_by_columns = R(n_by_columns),
     .columns_part = R(columns_part),
     .rows_part = R(rows_part),

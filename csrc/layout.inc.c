@@ -133,6 +133,15 @@ INLINE int R(keeps_slopes)(const fm_net *net, ptrdiff_t l)
     return net->dropout > 0 || net->activations[l] == FM_GELU || net->activations[l] == FM_SILU;
 }
 
+// A word for each row of each block of columns in A_0: which of them are not 0. From block to block there are
+// max_rows words, and behind the last as many as are looked at together.
+INLINE ptrdiff_t R(size_of_words)(const fm_run *run)
+{
+    const ptrdiff_t blocks = (run->net.sizes[0] + FM_BLOCK - 1) / FM_BLOCK;
+    const ptrdiff_t words = blocks * run->max_rows + FM_WORDS;
+    return (words * (ptrdiff_t)sizeof(uint32_t) + (ptrdiff_t)sizeof(real) - 1) / (ptrdiff_t)sizeof(real);
+}
+
 // Lays out state and workspace; writes the layers if there is room for them. Returns the elements
 // of the workspace, *state those of the state.
 static ptrdiff_t R(layout)(const fm_run *run, fm_layer *layers, ptrdiff_t *state)
@@ -156,6 +165,8 @@ static ptrdiff_t R(layout)(const fm_run *run, fm_layer *layers, ptrdiff_t *state
         layer.turned = R(is_turned)(run, &layer, l);
         const ptrdiff_t n_W = R(size_of_W)(&layer);
         const ptrdiff_t n_WT = R(size_of_WT)(&layer), n_moments = R(size_of_moment)(&layer);
+        if (l == 0 && layer.I > 2 * FM_BLOCK && !layer.turned)
+            layer.nonzero = R(take)(&total, R(size_of_words)(run));
         layer.ahead = l || layer.I < R(LONG_ROW) ? 0 : R(take)(&total, R(matrix)(max_rows, layer.I));
         layer.W = R(take)(state, n_W);
         layer.moment1 = R(take)(state, n_moments);

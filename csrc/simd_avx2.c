@@ -10,6 +10,29 @@ FM_TARGET_BEGIN("avx2,fma,prfchw")
 #define FM_MOST_ROWS 12
 #define FM_ONE_ROW 8
 
+// Which of 32 words have a bit in common with `bits`.
+INLINE uint32_t words_with(const uint32_t *words, uint32_t bits)
+{
+    uint32_t with = 0;
+    FM_UNROLL
+    for (int i = 0; i < 32; i += 8) {
+        const __m256i w = _mm256_loadu_si256((const __m256i *)(words + i));
+        const __m256i none = _mm256_cmpeq_epi32(_mm256_and_si256(w, _mm256_set1_epi32((int)bits)),
+                                                _mm256_setzero_si256());
+        with |= (~(uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(none)) & 0xff) << i;
+    }
+    return with;
+}
+
+// Writes i + first for every bit i of `bits`, in order. Returns how many.
+INLINE int list_bits(uint32_t *list, uint32_t bits, uint32_t first)
+{
+    int n = 0;
+    for (; bits; bits &= bits - 1)
+        list[n++] = first + (uint32_t)FM_LOWEST_BIT(bits);
+    return n;
+}
+
 // -- float32
 
 typedef __m256 V_r32;
@@ -52,6 +75,10 @@ INLINE float vlargest_r32(V_r32 a)
     __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     s = _mm_max_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+INLINE uint32_t vnonzero_r32(V_r32 a)
+{
+    return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_NEQ_UQ));
 }
 INLINE VI_r32 vbits_r32(V_r32 a) { return _mm256_castps_si256(a); }
 INLINE V_r32 vreal_r32(VI_r32 a) { return _mm256_castsi256_ps(a); }
@@ -130,6 +157,10 @@ INLINE double vlargest_r64(V_r64 a)
 {
     __m128d s = _mm_max_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
     return _mm_cvtsd_f64(_mm_max_sd(s, _mm_unpackhi_pd(s, s)));
+}
+INLINE uint32_t vnonzero_r64(V_r64 a)
+{
+    return (uint32_t)_mm256_movemask_pd(_mm256_cmp_pd(a, _mm256_setzero_pd(), _CMP_NEQ_UQ));
 }
 INLINE VI_r64 vbits_r64(V_r64 a) { return _mm256_castpd_si256(a); }
 INLINE V_r64 vreal_r64(VI_r64 a) { return _mm256_castsi256_pd(a); }

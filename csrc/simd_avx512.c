@@ -1,7 +1,7 @@
 // AVX-512F: 16 floats or 8 doubles to a vector.
 #include "target.h"
 #if FM_X86_64
-FM_TARGET_BEGIN("avx512f,avx2,fma,prfchw")
+FM_TARGET_BEGIN("avx512f,avx2,fma,popcnt,prfchw")
 #include <immintrin.h>
 
 #define FM_LEVEL avx512
@@ -9,6 +9,26 @@ FM_TARGET_BEGIN("avx512f,avx2,fma,prfchw")
 #define FM_ROWS(NV) ((NV) == 3 ? 8 : (NV) == 2 ? 12 : 16)
 #define FM_MOST_ROWS 16
 #define FM_ONE_ROW 16
+
+// Which of 32 words have a bit in common with `bits`.
+INLINE uint32_t words_with(const uint32_t *words, uint32_t bits)
+{
+    const __m512i all = _mm512_set1_epi32((int)bits);
+    const uint32_t low = _mm512_test_epi32_mask(_mm512_loadu_si512(words), all);
+    return low | (uint32_t)_mm512_test_epi32_mask(_mm512_loadu_si512(words + 16), all) << 16;
+}
+
+// Writes i + first for every bit i of `bits`, in order, and perhaps 16 numbers more. Returns how many.
+INLINE int list_bits(uint32_t *list, uint32_t bits, uint32_t first)
+{
+    const __m512i low = _mm512_add_epi32(_mm512_set1_epi32((int)first),
+                                         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(16));
+    const int n_low = _mm_popcnt_u32(bits & 0xffff);
+    _mm512_storeu_si512(list, _mm512_maskz_compress_epi32((__mmask16)bits, low));
+    _mm512_storeu_si512(list + n_low, _mm512_maskz_compress_epi32((__mmask16)(bits >> 16), high));
+    return n_low + _mm_popcnt_u32(bits >> 16);
+}
 
 // -- float32
 
@@ -61,6 +81,7 @@ INLINE float vsum_r32(V_r32 a)
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 INLINE float vlargest_r32(V_r32 a) { return _mm512_reduce_max_ps(a); }
+INLINE uint32_t vnonzero_r32(V_r32 a) { return _mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_NEQ_UQ); }
 INLINE VI_r32 vbits_r32(V_r32 a) { return _mm512_castps_si512(a); }
 INLINE V_r32 vreal_r32(VI_r32 a) { return _mm512_castsi512_ps(a); }
 INLINE VI_r32 iset1_r32(uint32_t x) { return _mm512_set1_epi32((int)x); }
@@ -152,6 +173,7 @@ INLINE double vsum_r64(V_r64 a)
     return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
 }
 INLINE double vlargest_r64(V_r64 a) { return _mm512_reduce_max_pd(a); }
+INLINE uint32_t vnonzero_r64(V_r64 a) { return _mm512_cmp_pd_mask(a, _mm512_setzero_pd(), _CMP_NEQ_UQ); }
 INLINE VI_r64 vbits_r64(V_r64 a) { return _mm512_castpd_si512(a); }
 INLINE V_r64 vreal_r64(VI_r64 a) { return _mm512_castsi512_pd(a); }
 INLINE VI_r64 iset1_r64(uint64_t x) { return _mm512_set1_epi64((long long)x); }

@@ -10,6 +10,26 @@
 #define FM_MOST_ROWS 16
 #define FM_ONE_ROW 16
 
+// Which of 32 words have a bit in common with `bits`.
+INLINE uint32_t words_with(const uint32_t *words, uint32_t bits)
+{
+    const uint32x4_t numbers = {1, 2, 4, 8};
+    uint32_t with = 0;
+    FM_UNROLL
+    for (int i = 0; i < 32; i += 4)
+        with |= vaddvq_u32(vandq_u32(numbers, vtstq_u32(vld1q_u32(words + i), vdupq_n_u32(bits)))) << i;
+    return with;
+}
+
+// Writes i + first for every bit i of `bits`, in order. Returns how many.
+INLINE int list_bits(uint32_t *list, uint32_t bits, uint32_t first)
+{
+    int n = 0;
+    for (; bits; bits &= bits - 1)
+        list[n++] = first + (uint32_t)FM_LOWEST_BIT(bits);
+    return n;
+}
+
 // -- float32
 
 typedef float32x4_t V_r32;
@@ -53,6 +73,11 @@ INLINE float vsum_r32(V_r32 a)
     return vget_lane_f32(s, 0) + vget_lane_f32(s, 1);
 }
 INLINE float vlargest_r32(V_r32 a) { return vmaxvq_f32(a); }
+INLINE uint32_t vnonzero_r32(V_r32 a)
+{
+    const uint32x4_t bits = {1, 2, 4, 8};
+    return vaddvq_u32(vbicq_u32(bits, vceqzq_f32(a)));
+}
 INLINE VI_r32 vbits_r32(V_r32 a) { return vreinterpretq_u32_f32(a); }
 INLINE V_r32 vreal_r32(VI_r32 a) { return vreinterpretq_f32_u32(a); }
 INLINE VI_r32 iset1_r32(uint32_t x) { return vdupq_n_u32(x); }
@@ -115,6 +140,11 @@ INLINE V_r64 vselect_lt_r64(V_r64 a, V_r64 b, V_r64 x, V_r64 y)
 }
 INLINE double vsum_r64(V_r64 a) { return vgetq_lane_f64(a, 0) + vgetq_lane_f64(a, 1); }
 INLINE double vlargest_r64(V_r64 a) { return vmaxvq_f64(a); }
+INLINE uint32_t vnonzero_r64(V_r64 a)
+{
+    const uint64x2_t bits = {1, 2};
+    return (uint32_t)vaddvq_u64(vbicq_u64(bits, vceqzq_f64(a)));
+}
 INLINE VI_r64 vbits_r64(V_r64 a) { return vreinterpretq_u64_f64(a); }
 INLINE V_r64 vreal_r64(VI_r64 a) { return vreinterpretq_f64_u64(a); }
 INLINE VI_r64 iset1_r64(uint64_t x) { return vdupq_n_u64(x); }

@@ -23,6 +23,24 @@ typedef struct { uint32_t x[LANES]; } VI_r32;
 typedef struct { double x[LANES]; } V_r64;
 typedef struct { uint64_t x[LANES]; } VI_r64;
 
+// Which of 32 words have a bit in common with `bits`.
+INLINE uint32_t words_with(const uint32_t *words, uint32_t bits)
+{
+    uint32_t with = 0;
+    for (int i = 0; i < 32; i++)
+        with |= (uint32_t)((words[i] & bits) != 0) << i;
+    return with;
+}
+
+// Writes i + first for every bit i of `bits`, in order. Returns how many.
+INLINE int list_bits(uint32_t *list, uint32_t bits, uint32_t first)
+{
+    int n = 0;
+    for (; bits; bits &= bits - 1)
+        list[n++] = first + (uint32_t)FM_LOWEST_BIT(bits);
+    return n;
+}
+
 // A function whose lane i is `expression`.
 #define LANEWISE(result, name, parameters, expression) \
     INLINE result name parameters                      \
@@ -58,6 +76,13 @@ typedef struct { uint64_t x[LANES]; } VI_r64;
         for (int i = 1; i < LANES; i++)                                                          \
             r = a.x[i] > r ? a.x[i] : r;                                                         \
         return r;                                                                                \
+    }                                                                                            \
+    INLINE uint32_t vnonzero_##t(V_##t a)                                                        \
+    {                                                                                            \
+        uint32_t set = 0;                                                                        \
+        for (int i = 0; i < LANES; i++)                                                          \
+            set |= (uint32_t)(a.x[i] != 0) << i;                                                 \
+        return set;                                                                              \
     }                                                                                            \
     INLINE VI_##t vbits_##t(V_##t a) { VI_##t r; memcpy(&r, &a, sizeof r); return r; }             \
     INLINE V_##t vreal_##t(VI_##t a) { V_##t r; memcpy(&r, &a, sizeof r); return r; }             \

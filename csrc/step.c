@@ -68,8 +68,11 @@ static ptrdiff_t rows_at_a_time(const fm_run *run)
 static void columns(fm_run *run, int thread, int n_threads, int n_layers)
 {
     const fm_functions *f = functions(run);
-    if (n_layers > 0 && !run->gathered) {
-        f->gather(run, run->B * thread / n_threads, run->B * (thread + 1) / n_threads);
+    if (n_layers > 0 && (!run->gathered || run->skips_zeros)) {
+        const ptrdiff_t first = run->B * thread / n_threads, last = run->B * (thread + 1) / n_threads;
+        if (!run->gathered)
+            f->gather(run, first, last);
+        f->mark_nonzero(run, first, last);
         fm_team_barrier(run->team);
     }
     for (int l = 0; l < n_layers; l++) {
@@ -106,6 +109,7 @@ static double penalty(const fm_run *run) { return functions(run)->penalty(run); 
 
 static double step(fm_run *run)
 {
+    enum { LOOK_EVERY = 16 }; // steps: what the data are like does not change from one to the next
     step_job job = {.run = run};
     const int clips = isfinite(run->rule.max_norm) && !run->store_gradients;
     if (run->gathered) {
@@ -117,6 +121,8 @@ static double step(fm_run *run)
     run->store_gradients |= clips;
     fm_team_run(run->team, step_part, &job);
     run->store_gradients &= !clips;
+    if (run->step % LOOK_EVERY == 0)
+        run->skips_zeros = functions(run)->has_many_zeros(run);
     if (clips && isfinite(job.loss))
         functions(run)->clipped_update(run);
     if (run->backup && isfinite(job.loss)) {

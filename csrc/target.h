@@ -25,6 +25,19 @@
 #define FM_PREFETCH_TO_WRITE(p) ((void)(p))
 #endif
 
+// The number of the lowest bit that is set of x, which is not 0.
+#if defined(__GNUC__)
+#define FM_LOWEST_BIT(x) __builtin_ctz(x)
+#else
+#include <intrin.h>
+static __forceinline int FM_LOWEST_BIT(uint32_t x)
+{
+    unsigned long i;
+    _BitScanForward(&i, x);
+    return (int)i;
+}
+#endif
+
 #define FM_PRAGMA(text) _Pragma(#text)
 #if defined(__clang__)
 #define FM_TARGET_BEGIN(names)                                                              \

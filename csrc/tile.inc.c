@@ -40,6 +40,12 @@ INLINE void R(add_row)(V acc[FM_MOST_ROWS][FM_PANEL], const real *const *four, p
         R(add_multiple)(acc[r], four[r / 4] + (r % 4) * lda + k, p, NV);
 }
 
+// A row tile sums over so many blocks of columns at a time, whose rows of a panel take the first-level cache.
+enum { R(BLOCKS) = FM_CACHE_1 / (WIDTH * (int)sizeof(real) * FM_BLOCK) };
+// A column tile sums over a stretch of so many rows of a panel, which take half of it; or over fewer than
+// LONG at once.
+enum { R(STRETCH) = FM_CACHE_1 / 2 / (WIDTH * (int)sizeof(real)), R(LONG) = 4 * R(STRETCH) };
+
 // C (M, NV vectors) = init + A (M, K) P (K, NV vectors), then relu, or the mask of dA by A > 0. A comes in
 // blocks of columns; the mask, which is read only where there is one, is in C's place of another matrix.
 // Meanwhile it asks for what comes next: every second k for a line of the next block of A, and of
@@ -312,6 +318,8 @@ static void (*const R(stretch_tiles)[3][16])(real *sums, const real *A, const re
                                              const ptrdiff_t *at, ptrdiff_t K, ptrdiff_t ask) = {
     {FOR_EACH_M(NAME, 1)}, {FOR_EACH_M(NAME, 2)}, {FOR_EACH_M(NAME, 3)}};
 #undef NAME
+
+#include "sparse.inc.c"
 
 #undef FOR_EACH_M
 #undef FOR_EACH_TILE

@@ -21,7 +21,6 @@ INLINE real *R(new_state)(const fm_run *run) { return run->backup ? run->backup 
 // stretches of rows, of which a panel's part of `right` takes half of the first-level cache: it stays there
 // while some blocks of `left` pass by, whose sums are kept meanwhile.
 enum {
-    R(STRETCH) = FM_CACHE_1 / 2 / (WIDTH * (int)sizeof(real)),
     R(MOST_BLOCKS) = 8,
     R(MOST_TILES) = R(MOST_BLOCKS) * ((FM_BLOCK + FM_ROWS(FM_PANEL) - 1) / FM_ROWS(FM_PANEL)),
 };
@@ -29,7 +28,7 @@ typedef real R(tile_sums)[R(MOST_VECTORS) * FM_LANES];
 
 INLINE R(parts) R(stretches_of)(ptrdiff_t B)
 {
-    return R(parts_of)(B, B < 4 * R(STRETCH) ? B : R(STRETCH));
+    return R(parts_of)(B, B < R(LONG) ? B : R(STRETCH));
 }
 
 // How many blocks of `left` to go through for one panel of `right`, which has so many columns, before the next:
@@ -95,6 +94,7 @@ static void R(weights_tile)(fm_run *run, const R(tiling) *of, R(errands) *errand
 {
     const fm_layer *layer = of->layer;
     const ptrdiff_t width = of->NV * FM_LANES, rows = run->B - b;
+    const uint32_t *words = R(words_of)(run, layer, f, b);
     const real *left = of->left + R(column)(R(block_stride)(run), f) + b * FM_BLOCK;
     real *state = (real *)run->state + of->panel + f * width;
     errands->waiting.own_W = state + of->form.at;
@@ -103,8 +103,12 @@ static void R(weights_tile)(fm_run *run, const R(tiling) *of, R(errands) *errand
     errands->copies = R(next_copies)(run, errands, rows);
     errands->so_far = so_far;
     // with so few rows most of the update would find none to go beside
-    errands->at_once = errands->is_plain && !run->store_gradients && 2 * rows <= M * of->NV;
-    R(column_tiles)[of->NV - 1][M - 1](errands, left, of->right + b * FM_BLOCK, of->at, rows);
+    errands->at_once = errands->is_plain && !run->store_gradients && 2 * rows <= M * of->NV && !words;
+    if (words)
+        R(sparse_column_tiles)[of->NV - 1][M - 1](errands, errands->dW, so_far, left, of->right + b * FM_BLOCK,
+                                                  of->at, rows, words, R(features)(f, M));
+    else
+        R(column_tiles)[of->NV - 1][M - 1](errands, left, of->right + b * FM_BLOCK, of->at, rows);
     R(gather_on)(run, errands);
     errands->updates = 0;
     if (errands->at_once)
@@ -142,6 +146,15 @@ static void R(weights_stretch)(fm_run *run, const R(tiling) *of, R(errands) *err
             const int M = R(part_size)(tiles, t);
             if (last) {
                 R(weights_tile)(run, of, errands, first ? NULL : *sums, row, M, b);
+                continue;
+            }
+            const uint32_t *words = R(words_of)(run, of->layer, row, b);
+            if (words) {
+                errands->copies = 0;
+                R(sparse_column_tiles)[of->NV - 1][M - 1](
+                    errands, *sums, first ? NULL : *sums, of->left + R(column)(stride, row) + b * FM_BLOCK,
+                    of->right + b * FM_BLOCK, of->at, n, words, R(features)(row, M));
+                errands->updates = 0;
                 continue;
             }
             if (first)

@@ -47,6 +47,16 @@ FITS = {
     "one layer": (
         [301, 10], {}, fastmlp.Adam, {"batch_size": 70},
     ),
+    # inputs most of which are 0: the tiles leave them out, and by stretches of rows too
+    "many zeros float32": (
+        [301, 112, 10], {}, fastmlp.SGD, {"momentum": 0.9, "batch_size": 100},
+    ),
+    "many zeros float64": (
+        [301, 45, 10], {"dtype": "float64", "activation": "tanh"}, fastmlp.Adam, {"batch_size": 70},
+    ),
+    "many zeros, large batch": (
+        [301, 290, 10], {}, fastmlp.SGD, {"batch_size": 1200, "nesterov": True},
+    ),
     # three activations, dropout, clipping, sample weights
     "dropout, clipped": (
         [64, 37, 23, 45, 10], {"activation": ["gelu", "silu", "leaky_relu"]}, fastmlp.Adam,
@@ -69,6 +79,9 @@ GOLDEN = {
     "wide rows float64": "8e994beb4825bcbc96a93b0c9cff8e9b",
     "wide layers": "9ca8432e8c2849fa0f45520e9f029534",
     "one layer": "df1450dad172955e0c089874569e7d19",
+    "many zeros float32": "59f038c77f16392a515b2bc646b3cdf0",
+    "many zeros float64": "33f9042be29347ccb72b3ae5557b1eea",
+    "many zeros, large batch": "64db33796cb0472d55d5e938dd676305",
     "dropout, clipped": "3b353c8ed065d28494840b9db7805aef",
     "weighted probabilities": "fea8278abe1422d6ee96e2d555b41cbf",
 }
@@ -86,6 +99,8 @@ def digests(n_threads=1):
         model.params[:] = rng.integers(-1024, 1025, model.n_parameters) / 8192
         target = y if model.classifies else X
         inputs = np.tile(X, 5)[:, : sizes[0]]
+        if "zeros" in name:
+            inputs = np.where(inputs > 0.9, inputs, 0)
         fit = trainer(model, seed=0, n_threads=n_threads, engine="fused", **rule).fit
         weights = (y + 1) / 8 if name in WEIGHTED else None
         fit(inputs, target, epochs=5, sample_weight=weights)

@@ -55,15 +55,20 @@ def test_vector_math(level, dtype, emulated):
 class Fit:
     """One training job: what the emulated program reads, and what it should write."""
 
-    def __init__(self, seed, activation, loss, dtype, optimizer, n_rows=90, batch_size=None):
-        self.model = MLP(
-            SIZES[seed % len(SIZES)], activation=activation, loss=loss, dtype=dtype, seed=seed
-        )
+    def __init__(
+        self, seed, activation, loss, dtype, optimizer, n_rows=90, batch_size=None, *, sizes=None,
+        zeros=0.0,
+    ):  # fmt: skip
+        sizes = sizes or SIZES[seed % len(SIZES)]
+        self.model = MLP(sizes, activation=activation, loss=loss, dtype=dtype, seed=seed)
         sizes, rng = self.model.sizes, np.random.default_rng(seed)
         y = rng.integers(0, sizes[-1], n_rows)
         if not self.model.classifies:
             y = rng.uniform(size=(n_rows, sizes[-1]))
-        self.X, self.y = self.model.as_data(rng.normal(size=(n_rows, sizes[0])), y)
+        X = rng.normal(size=(n_rows, sizes[0]))
+        if zeros:
+            X[rng.random(X.shape) < zeros] = 0
+        self.X, self.y = self.model.as_data(X, y)
         weights = rng.uniform(0.5, 2, n_rows) if seed % 2 else np.ones(n_rows)
         self.sample_weight = weights.astype(dtype)
         self.dropout = [0.0, 0.25][seed % 7 == 0]
@@ -147,3 +152,14 @@ def test_steps_of_many_rows(dtype, emulated):
         Fit(5, "relu", "softmax_cross_entropy", dtype, "adam", 1600, 1540),
     ]
     check(lambda jobs: emulated("neon", jobs), fits)
+
+
+@arm_levels
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_steps_that_leave_out_zeros(level, dtype, emulated):
+    fits = [
+        Fit(seed, "relu", "softmax_cross_entropy", dtype, optimizer, sizes=(150, 37, 5), zeros=0.97)
+        for seed in (2, 3)
+        for optimizer in core.OPTIMIZERS
+    ]
+    check(lambda jobs: emulated(level, jobs), fits)

@@ -20,6 +20,8 @@ class Core:
     t: int
     number: int
     progress: tuple[int, int, float, float]
+    @property
+    def skips_zeros(self) -> bool: ...
     def __init__(
         self,
         engine: object,

@@ -460,6 +460,11 @@ cdef class Core:
         return self.done.loss, self.done.penalty, steps, all_done
 
     @property
+    def skips_zeros(self):
+        """Whether the next step leaves out inputs that are 0, as the ones before have found many."""
+        return bool(self.run.skips_zeros)
+
+    @property
     def progress(self):
         """Of the latest epoch: rows and steps done, and loss and penalty summed over the rows."""
         return self.done.rows, self.done.steps, self.done.loss, self.done.penalty

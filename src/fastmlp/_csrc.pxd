@@ -54,6 +54,7 @@ cdef extern from "fastmlp.h" nogil:
         int gathered
         fm_team *team
         const void *level
+        int skips_zeros
         int (*interrupted)(void *signals) noexcept nogil
         void *signals
 

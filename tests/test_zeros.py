@@ -1,0 +1,116 @@
+"""Inputs that are 0: the fused engine leaves them out where there are many, and nobody can tell."""
+
+import numpy as np
+import pytest
+from levels import DTYPES, LEVELS, core_of, same_bits
+
+from fastmlp import MLP
+
+RULES = {
+    "momentum": {"optimizer": "sgd", "momentum": 0.9},
+    "decay": {"optimizer": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+    "adam": {"optimizer": "adam", "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
+}
+
+
+def sparse(rng, n, inputs, share):
+    """Rows of which a share is not 0, some of them 0 altogether; as are some columns."""
+    X = rng.normal(size=(n, inputs)) * (rng.random((n, inputs)) < share)
+    X[rng.random(n) < 0.1] = 0
+    X[:, rng.random(inputs) < 0.1] = 0
+    X[:, 40:60] = 0
+    X[rng.random((n, inputs)) < 0.2] *= -0.0  # a zero too
+    return X
+
+
+def trained(core, params, X, y, batch, t, rule, n_threads=1):
+    """Parameters and moments after an epoch from step t on."""
+    moments = [np.zeros_like(params), np.zeros_like(params)]
+    core.load(params, *moments)
+    options = {key: value for key, value in rule.items() if key != "optimizer"}
+    core.epoch(
+        X, y, np.arange(len(X))[::-1].copy(), batch, learning_rate=0.01, t=t, n_threads=n_threads,
+        max_workers=4, any_size=True, **options,
+    )  # fmt: skip
+    after = np.empty_like(params)
+    core.store(after, *moments)
+    return [after, *moments]
+
+
+# Steps look for zeros when 16 divides their number: those from 1 on do not, unless one before has.
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(
+    "inputs, outputs, batch, share, n_threads",
+    [
+        (65, 17, 1, 0.05, 1),
+        (100, 48, 7, 0.05, 1),
+        (96, 33, 33, 0.1, 2),
+        (301, 130, 100, 0.02, 1),
+        (301, 290, 64, 0.05, 3),
+        (128, 11, 10, 0.0, 1),
+        (110, 64, 2500, 0.02, 1),  # in stretches, whatever the vectors
+    ],
+)
+def test_leaving_them_out_changes_no_bit(
+    level, dtype, rule, inputs, outputs, batch, share, n_threads
+):
+    rng = np.random.default_rng(inputs)
+    model = MLP([inputs, outputs, 3], seed=0, dtype=dtype)
+    X = sparse(rng, 5 * batch + batch // 2, inputs, share).astype(dtype)
+    y = rng.integers(0, 3, len(X))
+    core = core_of(level, model, batch, rule["optimizer"], n_threads=n_threads)
+    dense = trained(core, model.params, X, y, batch, 1, rule, n_threads)
+    assert not core.skips_zeros
+    trained(core, model.params, X, y, batch, 0, rule)
+    assert core.skips_zeros
+    left_out = trained(core, model.params, X, y, batch, 1, rule, n_threads)
+    assert core.skips_zeros
+    for one, other in zip(dense, left_out, strict=True):
+        assert same_bits(one, other)
+    assert np.isfinite(dense[0]).all()
+    assert not same_bits(dense[0], model.params)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(
+    "sizes, share, expected",
+    [
+        ([784, 32, 10], 1.0, False),
+        ([784, 32, 10], 0.5, False),  # of eight rows or inputs, one is not 0
+        ([784, 32, 10], 0.05, True),
+        ([64, 32, 10], 0.05, False),  # too few of them to be worth looking
+    ],
+)
+def test_they_are_left_out_where_there_are_many(level, sizes, share, expected):
+    rng = np.random.default_rng(0)
+    model = MLP(sizes, seed=0)
+    X = (rng.normal(size=(320, sizes[0])) * (rng.random((320, sizes[0])) < share)).astype("f")
+    core = core_of(level, model, 32)
+    trained(core, model.params, X, rng.integers(0, 10, 320), 32, 0, RULES["momentum"])
+    assert core.skips_zeros == expected
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_what_comes_is_looked_at_again(level):
+    rng = np.random.default_rng(0)
+    model = MLP([200, 32, 10], seed=0)
+    core, y = core_of(level, model, 32), rng.integers(0, 10, 320)
+    mostly_zero, dense = np.zeros((320, 200), "f"), np.ones((320, 200), "f")
+    for X, expected in [(mostly_zero, True), (dense, False), (mostly_zero, True)]:
+        trained(core, model.params, X, y, 32, 16, RULES["momentum"])
+        assert core.skips_zeros == expected
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_nan_is_not_taken_for_zero(level):
+    model = MLP([200, 32, 10], seed=0)
+    core = core_of(level, model, 32)
+    X, y = np.zeros((320, 200), "f"), np.zeros(320, int)
+    trained(core, model.params, X, y, 32, 0, RULES["momentum"])
+    assert core.skips_zeros
+    X[100, 7] = np.nan
+    core.load(model.params, np.zeros_like(model.params))
+    _, _, steps, all_done = core.epoch(X, y, np.arange(320), 32, learning_rate=0.01, t=1)
+    assert (steps, all_done) == (3, False)
