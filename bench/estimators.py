@@ -23,12 +23,11 @@ from typing import Any
 import numpy as np
 import report
 from contender import Worker, usable_cpus
-from shapes import Shape
+from shapes import MNIST, Shape, mnist
 from tqdm import tqdm
 
 import fastmlp
 
-MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist10k"
 TURN = 0.2  # seconds
 LOSS_BOUND = 0.002  # as in the race of the trainers
 TRAINERS = {"sgd": fastmlp.SGD, "adam": fastmlp.Adam}
@@ -90,9 +89,7 @@ def load(name: str, dtype: str) -> tuple[np.ndarray, np.ndarray]:
         return (X / 16).astype(dtype), y
     if not MNIST.exists():
         return Shape((784, 256, 128, 10), 128, 10_000, dtype).data()
-    X = fastmlp.data.read_idx(MNIST / "t10k-images-idx3-ubyte.gz")
-    y = fastmlp.data.read_idx(MNIST / "t10k-labels-idx1-ubyte.gz")
-    return (X.reshape(len(X), -1) / 255).astype(dtype), y.astype(np.int64)
+    return mnist(dtype)
 
 
 def classifier(job: Job, **changes: Any) -> Any:

@@ -1,12 +1,16 @@
 """The networks and batches that are raced, and the data they train on."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from fastmlp.benchmark import SHAPES as MAIN
 from fastmlp.benchmark import training_flops
+from fastmlp.data import read_idx
 
+# MNIST's test images, as they come, where somebody has put them.
+MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist10k"
 FLOPS_PER_TURN, STEPS_PER_TURN, CALLS_PER_TURN = 6e10, 20_000, 2_000
 
 
@@ -21,6 +25,7 @@ class Shape:
     rows : rows of the data, a multiple of batch
     optimizer : "sgd", with momentum, or "adam"
     task : "train", or "predict": the class probabilities of one row
+    source : "random", or "mnist": the images, of whose numbers four in five are 0
     """
 
     sizes: tuple[int, ...]
@@ -29,6 +34,7 @@ class Shape:
     dtype: str = "float32"
     optimizer: str = "sgd"
     task: str = "train"
+    source: str = "random"
 
     @property
     def name(self) -> str:
@@ -39,6 +45,7 @@ class Shape:
             words.append(f"b{self.batch}" if self.shuffle else "full batch")
         words += ["adam"] if self.optimizer == "adam" else []
         words += ["float64"] if self.dtype == "float64" else []
+        words += ["MNIST"] if self.source == "mnist" else []
         return " ".join(words)
 
     @property
@@ -74,7 +81,10 @@ class Shape:
         return rate if self.optimizer == "sgd" else rate / 10
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
-        """Seeded data with something to learn: labels from a random linear map, with noise."""
+        """MNIST; or seeded data with labels from a random linear map, and noise."""
+        if self.source == "mnist":
+            X, y = mnist(self.dtype)
+            return X[: self.rows], y[: self.rows]
         rng = np.random.default_rng(0)
         X = rng.normal(size=(self.rows, self.sizes[0])).astype(self.dtype)
         scores = X @ rng.normal(size=(self.sizes[0], self.sizes[-1]))
@@ -82,6 +92,13 @@ class Shape:
         y = scores.argmax(axis=1)
         y[: self.sizes[-1]] = np.arange(min(self.sizes[-1], self.rows))  # no class without a row
         return X, y
+
+
+def mnist(dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """The images, numbers from 0 to 1, and what they show."""
+    X = read_idx(MNIST / "t10k-images-idx3-ubyte.gz")
+    y = read_idx(MNIST / "t10k-labels-idx1-ubyte.gz")
+    return (X.reshape(len(X), -1) / 255).astype(dtype), y.astype(np.int64)
 
 
 SETS = {
@@ -97,6 +114,11 @@ SETS = {
         Shape((784, 256, 128, 10), 128, 8192, optimizer="adam"),
         Shape((784, 256, 128, 10), 128, 8192, dtype="float64"),
         Shape((4, 32, 16, 4), 10_000, 10_000),
+    ],
+    "pictures": [
+        Shape(sizes, batch, 8192, source="mnist")
+        for sizes, batch in MAIN
+        if sizes[0] == 784 and MNIST.exists()
     ],
     "one row": [
         Shape((64, 100, 10), 1, 1, task="predict"),

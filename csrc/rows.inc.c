@@ -152,7 +152,7 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last, int by_co
 
     if (!by_columns && !run->gathered)
         R(gather)(run, first, last);
-    if (!by_columns)
+    if (!by_columns && run->skips_zeros)
         R(mark_nonzero)(run, first, last);
     for (layer = layers + R(max)(0, by_columns - 1); layer < layers + L; layer++) {
         if (layer - layers >= by_columns)

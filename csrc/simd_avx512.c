@@ -21,8 +21,8 @@ INLINE uint32_t words_with(const uint32_t *words, uint32_t bits)
 // Writes i + first for every bit i of `bits`, in order, and perhaps 16 numbers more. Returns how many.
 INLINE int list_bits(uint32_t *list, uint32_t bits, uint32_t first)
 {
-    const __m512i low = _mm512_add_epi32(_mm512_set1_epi32((int)first),
-                                         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i low = _mm512_add_epi32(_mm512_set1_epi32((int)first), lanes);
     const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(16));
     const int n_low = _mm_popcnt_u32(bits & 0xffff);
     _mm512_storeu_si512(list, _mm512_maskz_compress_epi32((__mmask16)bits, low));

@@ -72,7 +72,8 @@ static void columns(fm_run *run, int thread, int n_threads, int n_layers)
         const ptrdiff_t first = run->B * thread / n_threads, last = run->B * (thread + 1) / n_threads;
         if (!run->gathered)
             f->gather(run, first, last);
-        f->mark_nonzero(run, first, last);
+        if (run->skips_zeros)
+            f->mark_nonzero(run, first, last);
         fm_team_barrier(run->team);
     }
     for (int l = 0; l < n_layers; l++) {

@@ -24,12 +24,12 @@ INLINE uint32_t R(nonzero)(const real *x, ptrdiff_t n)
     return bits;
 }
 
-// Writes the words of the rows [first, last), if they are wanted.
+// Writes the words of the rows [first, last).
 static void R(mark_nonzero)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
 {
     const ptrdiff_t I = run->net.sizes[0];
     uint32_t *words = R(words)(run);
-    for (ptrdiff_t k = 0; run->skips_zeros && k < I; k += FM_BLOCK, words += run->max_rows) {
+    for (ptrdiff_t k = 0; k < I; k += FM_BLOCK, words += run->max_rows) {
         const real *A = R(at)(run, R(layers)(run)->in + R(column)(R(block_stride)(run), k));
         for (ptrdiff_t b = first; b < last; b++)
             words[b] = R(nonzero)(A + b * FM_BLOCK, R(min)(FM_BLOCK, I - k));
