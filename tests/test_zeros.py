@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import reference
 from levels import DTYPES, LEVELS, core_of, same_bits
 
 from fastmlp import MLP
@@ -71,6 +72,29 @@ def test_leaving_them_out_changes_no_bit(
         assert same_bits(one, other)
     assert np.isfinite(dense[0]).all()
     assert not same_bits(dense[0], model.params)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("level", LEVELS)
+def test_gradients_have_the_same_bits(level, dtype):
+    rng = np.random.default_rng(0)
+    model = MLP([150, 70, 3], seed=0, dtype=dtype)
+    X, y = sparse(rng, 90, 150, 0.05).astype(dtype), rng.integers(0, 3, 90)
+    core = core_of(level, model, 90)
+    found, losses = [np.full_like(model.params, np.nan) for _ in range(2)], []
+    for gradients in found:  # the first call finds the zeros, the second leaves them out
+        losses.append(core.gradients(gradients, X, y, model.params))
+        assert core.skips_zeros
+    assert losses[0] == losses[1]
+    assert same_bits(*found)
+    weights, biases = model.split(model.params.astype(float))
+    _, dweights, dbiases = reference.gradients(
+        weights, biases, X.astype(float), y, model.activation, model.loss_name
+    )
+    layers = zip(dweights, dbiases, strict=True)
+    expected = np.concatenate([part.ravel() for layer in layers for part in layer])
+    # means over rows of products of numbers around 1, each the end of sums of up to 150 terms
+    np.testing.assert_allclose(found[1], expected, rtol=0, atol=152 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("level", LEVELS)
