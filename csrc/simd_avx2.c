@@ -10,6 +10,8 @@ FM_TARGET_BEGIN("avx2,fma,prfchw")
 #define FM_MOST_ROWS 12
 #define FM_ONE_ROW 8
 
+#define list_bits fm_list_bits
+
 // Which of 32 words have a bit in common with `bits`.
 INLINE uint32_t words_with(const uint32_t *words, uint32_t bits)
 {
@@ -22,15 +24,6 @@ INLINE uint32_t words_with(const uint32_t *words, uint32_t bits)
         with |= (~(uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(none)) & 0xff) << i;
     }
     return with;
-}
-
-// Writes i + first for every bit i of `bits`, in order. Returns how many.
-INLINE int list_bits(uint32_t *list, uint32_t bits, uint32_t first)
-{
-    int n = 0;
-    for (; bits; bits &= bits - 1)
-        list[n++] = first + (uint32_t)FM_LOWEST_BIT(bits);
-    return n;
 }
 
 // -- float32

@@ -10,6 +10,8 @@
 #define FM_MOST_ROWS 16
 #define FM_ONE_ROW 16
 
+#define list_bits fm_list_bits
+
 // Which of 32 words have a bit in common with `bits`.
 INLINE uint32_t words_with(const uint32_t *words, uint32_t bits)
 {
@@ -19,15 +21,6 @@ INLINE uint32_t words_with(const uint32_t *words, uint32_t bits)
     for (int i = 0; i < 32; i += 4)
         with |= vaddvq_u32(vandq_u32(numbers, vtstq_u32(vld1q_u32(words + i), vdupq_n_u32(bits)))) << i;
     return with;
-}
-
-// Writes i + first for every bit i of `bits`, in order. Returns how many.
-INLINE int list_bits(uint32_t *list, uint32_t bits, uint32_t first)
-{
-    int n = 0;
-    for (; bits; bits &= bits - 1)
-        list[n++] = first + (uint32_t)FM_LOWEST_BIT(bits);
-    return n;
 }
 
 // -- float32

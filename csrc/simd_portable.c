@@ -23,6 +23,8 @@ typedef struct { uint32_t x[LANES]; } VI_r32;
 typedef struct { double x[LANES]; } V_r64;
 typedef struct { uint64_t x[LANES]; } VI_r64;
 
+#define list_bits fm_list_bits
+
 // Which of 32 words have a bit in common with `bits`.
 INLINE uint32_t words_with(const uint32_t *words, uint32_t bits)
 {
@@ -30,15 +32,6 @@ INLINE uint32_t words_with(const uint32_t *words, uint32_t bits)
     for (int i = 0; i < 32; i++)
         with |= (uint32_t)((words[i] & bits) != 0) << i;
     return with;
-}
-
-// Writes i + first for every bit i of `bits`, in order. Returns how many.
-INLINE int list_bits(uint32_t *list, uint32_t bits, uint32_t first)
-{
-    int n = 0;
-    for (; bits; bits &= bits - 1)
-        list[n++] = first + (uint32_t)FM_LOWEST_BIT(bits);
-    return n;
 }
 
 // A function whose lane i is `expression`.

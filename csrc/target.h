@@ -74,4 +74,13 @@ static __forceinline int FM_LOWEST_BIT(uint32_t x)
 #define INLINE static inline __attribute__((always_inline))
 #endif
 
+// Writes i + first for every bit i of `bits`, in order. Returns how many.
+INLINE int fm_list_bits(uint32_t *list, uint32_t bits, uint32_t first)
+{
+    int n = 0;
+    for (; bits; bits &= bits - 1)
+        list[n++] = first + (uint32_t)FM_LOWEST_BIT(bits);
+    return n;
+}
+
 #endif
