@@ -122,7 +122,7 @@ static double step(fm_run *run)
     run->store_gradients |= clips;
     fm_team_run(run->team, step_part, &job);
     run->store_gradients &= !clips;
-    if (run->step % LOOK_EVERY == 0)
+    if (run->step % LOOK_EVERY == 0 && !run->store_gradients)
         run->skips_zeros = functions(run)->has_many_zeros(run);
     if (clips && isfinite(job.loss))
         functions(run)->clipped_update(run);
@@ -137,10 +137,13 @@ static double step(fm_run *run)
 
 static double gradients(fm_run *run)
 {
+    const int skips_zeros = run->skips_zeros;
     load(run);
+    run->skips_zeros = 0; // what is given out has all of its NaN
     run->store_gradients = 1;
     double loss = step(run);
     run->store_gradients = 0;
+    run->skips_zeros = skips_zeros;
     return loss;
 }
 

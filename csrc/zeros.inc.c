@@ -1,7 +1,7 @@
-// Inputs that are 0, as most of a picture's are, of counts and of categories. A product with 0 adds nothing:
-// where a batch has many, the tiles of the first layer leave out the inputs that are 0 in all of their rows
-// and, for the weights, the rows in which all of their inputs are 0. It is the same chain of multiply-adds
-// without the links that could not change a number: at most the sign of one that is 0.
+// Inputs that are 0, as most of a picture's are, of counts and of categories. Where a batch has many, the tiles
+// of the first layer leave out the inputs that are 0 in all of their rows and, for the weights, the rows in
+// which all of their inputs are 0. It is the same chain of multiply-adds without links that change no number as
+// long as the other factor is finite: at most the sign of one that is 0.
 
 INLINE uint32_t *R(words)(const fm_run *run) { return (uint32_t *)R(at)(run, R(layers)(run)->nonzero); }
 

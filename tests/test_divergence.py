@@ -235,6 +235,23 @@ def test_mean_squares_of_adam_that_overflow(engine, dtype, sizes):
 
 
 @both_engines
+@both_dtypes
+def test_what_is_left_where_rows_are_gathered_ahead(engine, dtype):
+    """The epoch is done again up to the step before, and begins with rows of its own."""
+    batch, bad, rng = 8, 7, np.random.default_rng(0)
+    X = rng.normal(size=(40 * batch, 200)).astype(dtype)  # long rows: those of the next batch wait
+    y = rng.integers(0, 3, len(X))
+    X[bad * batch, -1] = float(np.finfo(dtype).max) ** 0.5 * 1e6  # a mean square overflows, no loss
+    models = [MLP([200, 16, 3], dtype=dtype, seed=0) for _ in range(2)]
+    options = {"batch_size": batch, "shuffle": False, "engine": engine}
+    with pytest.raises(fastmlp.DivergedError) as caught:
+        Adam(models[0], **options).fit(X, y, epochs=1)
+    assert caught.value.step == bad + 1
+    Adam(models[1], **options).fit(X[: bad * batch], y[: bad * batch], epochs=1)
+    np.testing.assert_array_equal(*[model.params for model in models])
+
+
+@both_engines
 def test_a_norm_that_overflows(engine):
     """Squares of float64 overflow before the gradient does: it cannot be clipped by its norm."""
 

@@ -76,25 +76,43 @@ def test_leaving_them_out_changes_no_bit(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("level", LEVELS)
-def test_gradients_have_the_same_bits(level, dtype):
+def test_a_step_against_the_reference(level, dtype):
     rng = np.random.default_rng(0)
     model = MLP([150, 70, 3], seed=0, dtype=dtype)
     X, y = sparse(rng, 90, 150, 0.05).astype(dtype), rng.integers(0, 3, 90)
     core = core_of(level, model, 90)
-    found, losses = [np.full_like(model.params, np.nan) for _ in range(2)], []
-    for gradients in found:  # the first call finds the zeros, the second leaves them out
-        losses.append(core.gradients(gradients, X, y, model.params))
-        assert core.skips_zeros
-    assert losses[0] == losses[1]
-    assert same_bits(*found)
+    trained(core, model.params, X, y, 90, 0, {})
+    assert core.skips_zeros
+    after, velocity, _ = trained(core, model.params, X, y, 90, 1, {})
     weights, biases = model.split(model.params.astype(float))
     _, dweights, dbiases = reference.gradients(
         weights, biases, X.astype(float), y, model.activation, model.loss_name
     )
     layers = zip(dweights, dbiases, strict=True)
-    expected = np.concatenate([part.ravel() for layer in layers for part in layer])
+    step = -0.01 * np.concatenate([part.ravel() for layer in layers for part in layer])
     # means over rows of products of numbers around 1, each the end of sums of up to 150 terms
-    np.testing.assert_allclose(found[1], expected, rtol=0, atol=152 * np.finfo(dtype).eps)
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose(velocity, step, rtol=0, atol=0.01 * 152 * eps)
+    np.testing.assert_allclose(after, model.params + step, rtol=eps, atol=0.01 * 152 * eps)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_gradients_that_are_given_out_leave_out_nothing(level):
+    """Infinite derivatives times inputs that are 0 are NaN, whatever the core did before."""
+    model = MLP([200, 32, 10], loss="squared_error", activation="identity", seed=0)
+    X, y = np.zeros((64, 200), "f"), np.zeros((64, 10), "f")
+    X[:, 7], params = 1, model.params.copy()
+    weights, biases = model.split(params)
+    weights[0][7], weights[1][:], biases[1][:] = 0, 3e30, 1e18  # what comes back overflows, no loss
+    core = core_of(level, model, 64)
+    found = [np.empty_like(params) for _ in range(2)]
+    assert np.isfinite(core.gradients(found[0], X, y, params))
+    trained(core, model.params, X, y, 8, 0, RULES["momentum"])
+    assert core.skips_zeros
+    core.gradients(found[1], X, y, params)
+    assert core.skips_zeros
+    assert same_bits(*found)
+    assert np.isnan(found[0]).any()
 
 
 @pytest.mark.parametrize("level", LEVELS)

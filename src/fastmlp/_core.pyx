@@ -565,6 +565,7 @@ cdef class Core:
         # A long step asks for signals in its middle, and between two of them, to be done within one.
         cdef bint is_long = 6.0 * self.n_params * batch_size > LONG_STEP
         self.done, self.t = self.begun, t
+        run.gathered = False  # an epoch that is done again may have been left before a later batch
         self._listen()
         while start < n and steps < most:
             if is_long and _interrupted(&self.signals) and self.signals.raised:
