@@ -19,7 +19,7 @@ enum {
     FM_SOFTMAX_CROSS_ENTROPY,    // the one whose targets are class numbers
     FM_SQUARED_ERROR, FM_BINARY_CROSS_ENTROPY, FM_POISSON, FM_ABSOLUTE_ERROR, FM_HUBER, FM_QUANTILE,
 };
-enum { FM_SGD, FM_ADAM };
+enum { FM_SGD, FM_ADAM, FM_NONE };  // FM_NONE where a run only infers
 
 // What the network is. The output layer is always linear: its non-linearity belongs to the loss.
 typedef struct fm_net {
@@ -91,9 +91,10 @@ typedef struct fm_run {
 typedef struct fm_engine {
     const char *name;
     const void *level;           // for fm_run
-    // Bytes of workspace and of state for batches of up to net's max_rows rows.
+    // Bytes of workspace and of state for batches of up to net's max_rows rows; under FM_NONE there is
+    // no state.
     void (*sizes)(const fm_run *run, size_t *workspace, size_t *state);
-    // Called once when run, its workspace and, unless it only infers, its state are there.
+    // Called once when run, its workspace and its state are there.
     void (*prepare)(fm_run *run);
     // State from params and those moments that are not NULL, and back.
     void (*load)(fm_run *run);

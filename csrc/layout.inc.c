@@ -71,8 +71,8 @@ INLINE ptrdiff_t R(widest)(const fm_net *net)
     return widest;
 }
 
-// The workspace begins with the layers, then the rows' losses, a row of zeros, and for `forward`
-// a panel for the columns that do not fill one.
+// The workspace begins with the layers, then the rows' losses and a row of zeros; that of a run that only
+// infers with the layers, then a panel for the columns that do not fill one.
 INLINE ptrdiff_t R(layers_room)(const fm_net *net)
 {
     return R(lines)((net->n_layers * (ptrdiff_t)sizeof(fm_layer) + (ptrdiff_t)sizeof(real) - 1) /
@@ -80,10 +80,7 @@ INLINE ptrdiff_t R(layers_room)(const fm_net *net)
 }
 INLINE real *R(losses)(const fm_run *run) { return R(at)(run, R(layers_room)(&run->net)); }
 INLINE real *R(zeros)(const fm_run *run) { return R(losses)(run) + R(lines)(run->max_rows); }
-INLINE real *R(rest)(const fm_run *run)
-{
-    return R(zeros)(run) + R(lines)(R(widest)(&run->net) + WIDTH);
-}
+INLINE real *R(rest)(const fm_run *run) { return R(at)(run, R(layers_room)(&run->net)); }
 
 // Shuffled rows of X that are this long and more lie mostly on a page each, and to find a page takes
 // longer than to read from it: they are gathered ahead.
@@ -142,6 +139,25 @@ INLINE ptrdiff_t R(size_of_words)(const fm_run *run)
     return (words * (ptrdiff_t)sizeof(uint32_t) + (ptrdiff_t)sizeof(real) - 1) / (ptrdiff_t)sizeof(real);
 }
 
+// `layout` of a run that only infers.
+static ptrdiff_t R(layout_to_infer)(const fm_run *run, fm_layer *layers)
+{
+    const fm_net *net = &run->net;
+    ptrdiff_t total = R(layers_room)(net), flat = 0, rest = 0;
+    for (ptrdiff_t l = 0; l < net->n_layers; l++)
+        if (net->sizes[l + 1] % FM_LANES != 0)
+            rest = R(max)(rest, net->sizes[l] + 1); // the bias first
+    R(take)(&total, rest * WIDTH);
+    for (ptrdiff_t l = 0; l < net->n_layers; l++) {
+        const ptrdiff_t I = net->sizes[l], O = net->sizes[l + 1];
+        const ptrdiff_t out = R(take)(&total, R(matrix)(run->max_rows, O));
+        if (layers)
+            layers[l] = (fm_layer){.I = I, .O = O, .flat = flat, .out = out};
+        flat += (I + 1) * O;
+    }
+    return total;
+}
+
 // Lays out state and workspace; writes the layers if there is room for them. Returns the elements
 // of the workspace, *state those of the state.
 static ptrdiff_t R(layout)(const fm_run *run, fm_layer *layers, ptrdiff_t *state)
@@ -150,13 +166,10 @@ static ptrdiff_t R(layout)(const fm_run *run, fm_layer *layers, ptrdiff_t *state
     const ptrdiff_t L = net->n_layers, max_rows = run->max_rows;
     ptrdiff_t total = R(layers_room)(net), flat = 0;
     *state = 0;
+    if (run->rule.kind == FM_NONE)
+        return R(layout_to_infer)(run, layers);
     R(take)(&total, max_rows);
     R(take)(&total, R(widest)(net) + WIDTH);
-    ptrdiff_t rest = 0; // inputs of the widest layer that does not fill its last vector
-    for (ptrdiff_t l = 0; l < L; l++)
-        if (net->sizes[l + 1] % FM_LANES != 0)
-            rest = R(max)(rest, net->sizes[l] + 1); // the bias first
-    R(take)(&total, rest * WIDTH);
     ptrdiff_t in = R(take)(&total, R(matrix)(max_rows, net->sizes[0]));
     for (ptrdiff_t l = 0; l < L; l++) {
         fm_layer layer = {.I = net->sizes[l], .O = net->sizes[l + 1], .flat = flat, .in = in};
@@ -186,6 +199,8 @@ static ptrdiff_t R(layout)(const fm_run *run, fm_layer *layers, ptrdiff_t *state
 static void R(prepare)(fm_run *run)
 {
     const fm_layer *first = R(layers)(run);
+    if (run->rule.kind == FM_NONE)
+        return;
     memset(R(zeros)(run), 0, (size_t)(R(widest)(&run->net) + WIDTH) * sizeof(real));
     if (!first->turned)
         return;

@@ -7,8 +7,6 @@
 
 #if defined(_WIN32) // one thread there, until there is a machine to test more on
 
-#include <stddef.h>
-
 fm_team *fm_team_open(int n_threads, int max_workers)
 {
     (void)n_threads, (void)max_workers;
@@ -22,6 +20,13 @@ void fm_team_run(fm_team *team, void (*work)(void *, int), void *argument)
 }
 void fm_team_barrier(fm_team *team) { (void)team; }
 void fm_team_close(fm_team *team) { (void)team; }
+void fm_share_out(int n_threads, int max_workers, ptrdiff_t n_parts,
+                  void (*work)(void *, int, ptrdiff_t), void *argument)
+{
+    (void)n_threads, (void)max_workers;
+    for (ptrdiff_t part = 0; part < n_parts; part++)
+        work(argument, 0, part);
+}
 int fm_forks_so_far(void) { return 0; }
 void fm_hold_forks(void) {}
 void fm_let_fork(void) {}
@@ -61,6 +66,14 @@ typedef struct ticker {
     pthread_cond_t changed;
 } ticker;
 
+typedef struct worker {
+    struct worker *next;          // while idle
+    struct worker *older;         // among all
+    ticker teams;                 // one more for every team that takes it
+    struct fm_team *team;         // that has taken it, until it comes
+    int thread;
+} worker;
+
 struct fm_team {
     int size;
     int process;                  // in which it was opened
@@ -69,18 +82,17 @@ struct fm_team {
     atomic_int arrived;
     void (*work)(void *, int);    // NULL: the team is over
     void *argument;
-};
 
-typedef struct worker {
-    struct worker *next;          // while idle
-    ticker teams;                 // one more for every team that takes it
-    fm_team *team;
-    int thread;
-} worker;
+    // of a team for the parts of one piece of work, to which its workers need not come
+    void (*part_work)(void *, int, ptrdiff_t);
+    ptrdiff_t n_parts;
+    atomic_ptrdiff_t next_part;
+    ticker done;                  // one more for everybody who has come, and found no more parts
+};
 
 static pthread_mutex_t pool_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t pool_once = PTHREAD_ONCE_INIT;
-static worker *idle;
+static worker *idle, *newest;
 static int n_workers;
 static int process; // one more after every fork, in the child
 
@@ -137,24 +149,50 @@ void fm_team_barrier(fm_team *team)
     }
 }
 
+static void do_jobs(fm_team *team, int thread)
+{
+    for (int jobs = 0;; jobs++) {
+        wait_beyond(&team->jobs, jobs);
+        if (team->work == NULL)
+            break;
+        team->work(team->argument, thread);
+        fm_team_barrier(team);
+    }
+}
+
+static void do_parts(fm_team *team, int thread)
+{
+    ptrdiff_t part;
+    while ((part = atomic_fetch_add(&team->next_part, 1)) < team->n_parts)
+        team->part_work(team->argument, thread, part);
+}
+
 static void *worker_main(void *argument)
 {
     worker *self = argument;
-    for (int teams = 0;; teams++) {
+    for (int teams = 0;;) {
         wait_beyond(&self->teams, teams);
-        fm_team *team = self->team;
-        for (int jobs = 0;; jobs++) {
-            wait_beyond(&team->jobs, jobs);
-            if (team->work == NULL)
-                break;
-            team->work(team->argument, self->thread);
-            fm_team_barrier(team);
-        }
+        pthread_mutex_lock(&pool_lock);
+        teams = atomic_load(&self->teams.value);
+        fm_team *team = self->team; // none, if it has come too late
+        self->team = NULL;
+        const int thread = self->thread;
+        pthread_mutex_unlock(&pool_lock);
+        if (!team)
+            continue;
+        const int has_parts = team->part_work != NULL;
+        if (has_parts)
+            do_parts(team, thread);
+        else
+            do_jobs(team, thread);
         // Idle again, and told so; after that the team may be gone.
         pthread_mutex_lock(&pool_lock);
         self->next = idle;
         idle = self;
-        atomic_fetch_add(&team->arrived, 1);
+        if (has_parts)
+            tick(&team->done);
+        else
+            atomic_fetch_add(&team->arrived, 1);
         pthread_mutex_unlock(&pool_lock);
     }
     return NULL;
@@ -171,7 +209,7 @@ static void release_pool(void) { pthread_mutex_unlock(&pool_lock); }
 static void forget_pool(void)
 {
     // The child has none of the workers: forget them, and let new ones be made when needed.
-    idle = NULL;
+    idle = newest = NULL;
     n_workers = 0;
     process++;
     pthread_mutex_init(&pool_lock, NULL);
@@ -318,8 +356,21 @@ static worker *take_worker(int max_workers)
         return NULL;
     }
     pthread_detach(thread);
+    w->older = newest;
+    newest = w;
     n_workers++;
     return w;
+}
+
+// With pool_lock held: workers for a team, until it has n_threads.
+static void take_workers(fm_team *team, int n_threads, int max_workers)
+{
+    worker *w;
+    while (team->size < n_threads && (w = take_worker(max_workers))) {
+        w->team = team;
+        w->thread = team->size++;
+        tick(&w->teams);
+    }
 }
 
 fm_team *fm_team_open(int n_threads, int max_workers)
@@ -331,17 +382,13 @@ fm_team *fm_team_open(int n_threads, int max_workers)
         return NULL;
     team->size = 1;
     team->process = process;
+    team->part_work = NULL;
     atomic_init(&team->arrived, 0);
     ticker_init(&team->jobs);
     ticker_init(&team->meetings);
     pthread_once(&pool_once, register_fork);
     pthread_mutex_lock(&pool_lock);
-    worker *w;
-    while (team->size < n_threads && (w = take_worker(max_workers))) {
-        w->team = team;
-        w->thread = team->size++;
-        tick(&w->teams);
-    }
+    take_workers(team, n_threads, max_workers);
     pthread_mutex_unlock(&pool_lock);
     if (team->size == 1) {
         fm_team_close(team);
@@ -386,6 +433,38 @@ void fm_team_close(fm_team *team)
     ticker_free(&team->jobs);
     ticker_free(&team->meetings);
     free(team);
+}
+
+void fm_share_out(int n_threads, int max_workers, ptrdiff_t n_parts,
+                  void (*work)(void *, int, ptrdiff_t), void *argument)
+{
+    fm_team team = {.size = 1, .part_work = work, .n_parts = n_parts, .argument = argument};
+    atomic_init(&team.next_part, 0);
+    ticker_init(&team.done);
+    if (n_threads > 1) {
+        pthread_once(&pool_once, register_fork);
+        pthread_mutex_lock(&pool_lock);
+        take_workers(&team, n_threads, max_workers);
+        pthread_mutex_unlock(&pool_lock);
+    }
+    do_parts(&team, 0);
+    if (team.size > 1) {
+        int came = team.size - 1;
+        pthread_mutex_lock(&pool_lock);
+        for (worker *w = newest; w; w = w->older)
+            if (w->team == &team) { // not yet here: idle as before
+                w->team = NULL;
+                w->next = idle;
+                idle = w;
+                came--;
+            }
+        pthread_mutex_unlock(&pool_lock);
+        for (int done; (done = atomic_load(&team.done.value)) < came;)
+            wait_beyond(&team.done, done);
+        pthread_mutex_lock(&pool_lock); // the last of them has let go of the team with the lock
+        pthread_mutex_unlock(&pool_lock);
+    }
+    ticker_free(&team.done);
 }
 
 #endif

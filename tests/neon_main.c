@@ -54,6 +54,23 @@ static void math(const fm_engine *engine)
 // parameter, loss clip, dropout | activations | params | X | y | sample weights | order -> outputs of
 // the first batch's rows, gradients of the first batch in order, losses and penalties of the steps,
 // params, moment1 and, of Adam, moment2
+static void outputs_of(const fm_engine *engine, fm_run run, size_t n_bytes)
+{
+    size_t workspace, state;
+    run.rule.kind = FM_NONE;
+    engine->sizes(&run, &workspace, &state);
+    run.workspace = fm_allocate(workspace);
+    void *outputs = fm_allocate(n_bytes);
+    if (!run.workspace || !outputs)
+        stop("no memory");
+    memset(run.workspace, 0xff, workspace); // NaN
+    engine->prepare(&run);
+    engine->forward(&run, outputs, run.X, run.max_rows);
+    give(outputs, n_bytes);
+    fm_release(outputs);
+    fm_release(run.workspace);
+}
+
 static void train(const fm_engine *engine)
 {
     int64_t *head = take(8 * sizeof *head), L = head[0];
@@ -82,17 +99,15 @@ static void train(const fm_engine *engine)
     run.workspace = fm_allocate(workspace);
     run.state = fm_allocate(state);
     run.gradients = fm_allocate(params_bytes);
-    void *outputs = fm_allocate((size_t)head[6] * out * size);
     void *moments = fm_allocate(2 * params_bytes);
-    if (!run.workspace || !run.state || !run.gradients || !outputs || !moments)
+    if (!run.workspace || !run.state || !run.gradients || !moments)
         stop("no memory");
     memset(run.workspace, 0xff, workspace); // NaN
     memset(run.state, 0xff, state);
     memset(moments, 0, 2 * params_bytes);
     engine->prepare(&run);
 
-    engine->forward(&run, outputs, run.X, head[6]);
-    give(outputs, (size_t)head[6] * out * size);
+    outputs_of(engine, run, (size_t)head[6] * out * size);
     run.rows = order;
     run.B = head[6];
     run.weight_sum = weight_sum(&run);

@@ -61,7 +61,7 @@ def stopped():
 @pytest.mark.parametrize("engine", ENGINES)
 def test_many_threads_predict_with_one_model(engine):
     model = fastmlp.MLP([20, 40, 30, 5], activation="tanh")
-    core = model.core(engine=engine)
+    core = model.inference(engine=engine)
     rng = np.random.default_rng(0)
     batches = [rng.normal(size=(n, 20)).astype("f") for n in (1, 2, 7, 100, 2500)]
     expected = [core.infer(X, model.params, OUTPUTS).tobytes() for X in batches]
@@ -81,6 +81,7 @@ def readers(model, X, y):
         lambda: model.forward(X[:1]).tobytes(),
         lambda: model.forward(X).tobytes(),
         lambda: model.forward(blocks).tobytes(),
+        lambda: model.forward(blocks, n_threads=3).tobytes(),
         lambda: np.array(model.evaluate(X, y)).tobytes(),
         lambda: np.concatenate([d.ravel() for d in model.gradients(X, y)[1]]).tobytes(),
         lambda: model.input_gradients(X[:3]).tobytes(),
@@ -91,15 +92,16 @@ def readers(model, X, y):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_whoever_reads_sees_one_store_and_no_mixture(engine, long):
+def test_whoever_reads_sees_one_store_and_no_mixture(engine, long, monkeypatch):
     """A thread stores two sets of parameters in turn; whatever others compute is of one of them."""
+    monkeypatch.setenv("FASTMLP_OVERSUBSCRIBE", "1")  # some of them in several threads
     model = fastmlp.MLP([50, 400, 10], activation="tanh")
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(600, 50)).astype("f"), rng.integers(0, 10, 600)
     reads, cores, expected = readers(model, X, y), [], []
     for seed in (1, 2):
         model.params[:] = np.random.default_rng(seed).normal(size=model.n_parameters)
-        cores.append(model.core(engine=engine, optimizer="sgd"))
+        cores.append(model.core(engine=engine, max_rows=1, optimizer="sgd"))
         cores[-1].load(model.params)
         expected.append([read() for read in reads])
     over = threading.Event()
@@ -115,10 +117,11 @@ def test_whoever_reads_sees_one_store_and_no_mixture(engine, long):
             answers = [reads[i]() for _ in range(1000 if long else 40)]
             return sum(answer not in (expected[0][i], expected[1][i]) for answer in answers)
         finally:
-            if finished.acquire(blocking=False) and not finished.acquire(blocking=False):
+            running.discard(i)
+            if not running:
                 over.set()
 
-    finished = threading.Semaphore(len(reads))
+    running = set(range(len(reads)))
     mixed = at_once(store, *(lambda i=i: count(i) for i in range(len(reads))))
     assert mixed == [0] * (1 + len(reads))
 

@@ -237,7 +237,7 @@ def test_an_epoch_of_which_only_the_end_is_left(tmp_path):
     fit(expected, 3)
     evaluate = trainer.model.evaluate
 
-    def interrupted_while_judging(*data):
+    def interrupted_while_judging(*data, **how):
         raise KeyboardInterrupt
 
     trainer.model.evaluate = interrupted_while_judging

@@ -178,9 +178,9 @@ def test_copies_and_pickles_keep_views_and_parameters_together():
 
 
 @pytest.mark.parametrize("engine", ["fused", "blas"])
-def test_a_core_that_only_infers_is_there_for_either_engine(engine):
+def test_inference_is_there_for_either_engine(engine):
     """On a CPU without vectors, BLAS is the engine that `predict` has."""
     model = MLP([3, 2], seed=0)
     X = np.array([[1, 2, 4], [8, 16, 32]], "f")
-    outputs = model.core(engine=engine).infer(X, model.params, OUTPUTS)
+    outputs = model.inference(engine=engine).infer(X, model.params, OUTPUTS)
     np.testing.assert_allclose(outputs, X.astype(float) @ model.weights[0], rtol=1e-6)

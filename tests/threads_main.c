@@ -1,6 +1,6 @@
 // Trains small networks in several threads at once, each by teams that change between the steps, some
-// of them across a fork, and compares every result to the bit with that of one thread; for
-// test_sanitizers.py. Arguments: the instruction set, and how many networks each caller trains.
+// of them across a fork, and compares every result to the bit with that of one thread; between them it has
+// parts of a piece of work shared out. For test_sanitizers.py. Arguments: the instruction set, and how many networks each caller trains.
 #include "fastmlp.h"
 #include "pool.h"
 
@@ -12,7 +12,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { CALLERS = 4, MAX_WORKERS = 7, MAX_LAYERS = 3, ROWS = 40, STEPS = 6, LARGEST = 150, WIDE = 300 };
+enum { CALLERS = 4, MAX_WORKERS = 7, MAX_LAYERS = 3, ROWS = 40, STEPS = 6, LARGEST = 150, WIDE = 300,
+       MOST_PARTS = 40 };
 
 // Under the thread sanitizer a child that was forked beside threads cannot make others; under the
 // address sanitizer the allocator that they need may have been locked by another thread as it forked.
@@ -141,6 +142,35 @@ static int same(result a, result b)
     return !memcmp(a.losses, b.losses, sizeof a.losses) && !memcmp(a.params, b.params, a.n_bytes);
 }
 
+typedef struct parts {
+    int n_threads;
+    unsigned seed;
+    int times[MOST_PARTS], wrong[1 + MAX_WORKERS]; // of each part, and of each thread
+} parts;
+
+static void do_part(void *argument, int thread, ptrdiff_t part)
+{
+    parts *p = argument;
+    p->wrong[thread] += thread >= p->n_threads;
+    p->times[part]++;
+    for (unsigned i = 0; i < (p->seed + (unsigned)part) % 3 * 300; i++) // some are done before others come
+        __asm__ volatile("");
+}
+
+// Whether every part was done once.
+static int shares_out(uint64_t seed)
+{
+    const ptrdiff_t n = draw(&seed, MOST_PARTS + 1);
+    parts p = {.n_threads = 1 + (int)draw(&seed, 1 + MAX_WORKERS), .seed = (unsigned)seed};
+    fm_share_out(p.n_threads, MAX_WORKERS, n, do_part, &p);
+    int as_told = 1;
+    for (ptrdiff_t part = 0; part < MOST_PARTS; part++)
+        as_told &= p.times[part] == (part < n);
+    for (int thread = 0; thread <= MAX_WORKERS; thread++)
+        as_told &= !p.wrong[thread];
+    return as_told;
+}
+
 // Returns how many of a caller's results differ.
 static void *call(void *argument)
 {
@@ -151,6 +181,8 @@ static void *call(void *argument)
         pid_t child = 1;
         result alone = fit(seed, 0, NULL), together = fit(seed, 1, i % 4 == 3 ? &child : NULL);
         int wrong = !same(alone, together), status = 0;
+        for (uint64_t k = 0; k < 10 && (child || CHILD_TEAMS); k++)
+            wrong |= !shares_out(seed + k);
         if (child == 0)
             _exit(wrong);
         if (child < 0 || (child > 1 && (waitpid(child, &status, 0) != child || status)))

@@ -16,7 +16,8 @@ from fastmlp._blas cimport (
     _squared_error, _tanh_backward, _tanh_forward, floating,
 )
 from fastmlp._csrc cimport (
-    FM_ADAM, FM_BINARY_CROSS_ENTROPY, FM_ENGINE_CAPSULE, FM_FLOAT32, FM_GELU, FM_LOGISTIC, FM_RELU, FM_SILU,
+    FM_ADAM, FM_BINARY_CROSS_ENTROPY, FM_ENGINE_CAPSULE, FM_FLOAT32, FM_GELU, FM_LOGISTIC, FM_NONE, FM_RELU,
+    FM_SILU,
     FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR, FM_TANH, fm_dropout_threshold, fm_dropout_words,
     fm_engine, fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_net, fm_rule, fm_run,
     fm_sum_of_squares_float32, fm_sum_of_squares_float64,
@@ -355,12 +356,13 @@ cdef inline char *_own_gradients(fm_run *run) noexcept nogil:
 
 cdef void _engine_sizes(const fm_run *run, size_t *workspace, size_t *state) noexcept nogil:
     cdef size_t n_bytes = _n_params(&run.net) * _itemsize(&run.net)
-    workspace[0] = _own_gradients(<fm_run *>run) - <char *>run.workspace + n_bytes
-    state[0] = 3 * n_bytes
+    cdef bint trains = run.rule.kind != FM_NONE
+    workspace[0] = _own_gradients(<fm_run *>run) - <char *>run.workspace + trains * n_bytes
+    state[0] = trains * 3 * n_bytes
 
 
 cdef void _engine_prepare(fm_run *run) noexcept nogil:
-    if run.state != NULL:  # a run that only infers has none
+    if run.rule.kind != FM_NONE:
         memset(run.state, 0, 3 * _n_params(&run.net) * _itemsize(&run.net))
 
 

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -16,7 +17,27 @@ class Writes:
     def write(self, params: NDArray[Any], values: NDArray[Any]) -> None: ...
     def copy(self, params: NDArray[Any]) -> NDArray[Any]: ...
 
-class Core:
+class Inference:
+    def __init__(
+        self,
+        engine: object,
+        sizes: tuple[int, ...],
+        activations: tuple[str, ...],
+        loss: str,
+        dtype: str,
+        *,
+        writes: Writes | None = None,
+        any_size: bool = False,
+    ) -> None: ...
+    def infer(
+        self,
+        X: object,
+        params: NDArray[Any],
+        what: int,
+        threads: Callable[[], int] | None = None,
+    ) -> NDArray[Any] | None: ...
+
+class Core(Inference):
     t: int
     number: int
     progress: tuple[int, int, float, float]
@@ -29,8 +50,8 @@ class Core:
         activations: tuple[str, ...],
         loss: str,
         dtype: str,
-        max_rows: int = 1,
-        optimizer: str | None = None,
+        max_rows: int,
+        optimizer: str,
         *,
         loss_parameter: float = 0,
         loss_clip: float = 0,
@@ -39,7 +60,6 @@ class Core:
         n_threads: int = 1,
         any_size: bool = False,
     ) -> None: ...
-    def infer(self, X: object, params: NDArray[Any], what: int) -> NDArray[Any] | None: ...
     def gradients(
         self,
         gradients: NDArray[Any],

@@ -25,12 +25,12 @@ from fastmlp.memory import check as check_memory
 from fastmlp._csrc cimport (
     FM_ABSOLUTE_ERROR, FM_ADAM, FM_BINARY_CROSS_ENTROPY, FM_ENGINE_CAPSULE, FM_EXP, FM_FLOAT32,
     FM_FLOAT64, FM_GELU, FM_HUBER, FM_IDENTITY, FM_LEAKY_RELU, FM_LOG, FM_LOGISTIC,
-    FM_MATH_LOGISTIC, FM_MATH_TANH, FM_NORMAL_CDF, FM_POISSON, FM_QUANTILE, FM_RELU, FM_SGD, FM_SILU,
-    FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR, FM_TANH, fm_allocate, fm_dropout_words, fm_engine,
+    FM_MATH_LOGISTIC, FM_MATH_TANH, FM_NONE, FM_NORMAL_CDF, FM_POISSON, FM_QUANTILE, FM_RELU, FM_SGD,
+    FM_SILU, FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR, FM_TANH, fm_allocate, fm_dropout_words, fm_engine,
     fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_forks_so_far, fm_fused_engine,
     fm_gate, fm_gate_close, fm_gate_drop, fm_gate_enter, fm_gate_leave, fm_gate_make, fm_gate_open,
-    fm_gate_renew, fm_hold_forks, fm_let_fork, fm_probe, fm_release, fm_run, fm_shuffle, fm_team_close,
-    fm_team_open, fm_vector_math,
+    fm_gate_renew, fm_hold_forks, fm_let_fork, fm_net, fm_probe, fm_release, fm_run, fm_share_out,
+    fm_shuffle, fm_team_close, fm_team_open, fm_vector_math,
 )
 
 ACTIVATIONS = {
@@ -50,11 +50,14 @@ DTYPES = {"float32": FM_FLOAT32, "float64": FM_FLOAT64}
 cdef double LONG_STEP = 1e8
 # What `infer` returns.
 OUTPUTS, CLASSES, PROBABILITIES = range(3)
-# Rows that `infer` sends through the network at a time.
-cdef ptrdiff_t FORWARD_ROWS = 1024
+# Rows that a thread of `infer` sends through the network at a time: at most, and where there are enough.
+cdef ptrdiff_t FORWARD_ROWS = 1024, ENOUGH_ROWS = 128
 cdef size_t ALIGNMENT = 64
 # Work of a step for which a thread is worth meeting, 15 to 30 microseconds of it.
 cdef double FLOPS_PER_THREAD = 3e6
+# Work of `infer` for which a thread is worth waking, and rows.
+cdef double FLOPS_TO_INFER = 1e7
+cdef ptrdiff_t ROWS_TO_INFER = 8
 
 
 LABEL = numpy_dtype("int64")
@@ -62,39 +65,7 @@ LABEL = numpy_dtype("int64")
 
 include "_arrays.pxi"
 include "_signals.pxi"
-
-
-ctypedef fused floating:
-    float
-    double
-
-
-cdef void _argmax(int64_t *classes, const floating *Z, ptrdiff_t n, ptrdiff_t O) noexcept nogil:
-    # of every row of Z (n, O) the first of the largest, as NumPy has it
-    cdef ptrdiff_t i, o, best
-    for i in range(n):
-        best = 0
-        for o in range(1, O):
-            if Z[i * O + o] > Z[i * O + best]:
-                best = o
-        classes[i] = best
-
-
-cdef void _softmax(floating *Z, ptrdiff_t n, ptrdiff_t O) noexcept nogil:
-    # rows of logits Z (n, O) become rows of probabilities
-    cdef ptrdiff_t i, o
-    cdef floating most, total
-    for i in range(n):
-        most = Z[0]
-        for o in range(1, O):
-            most = max(most, Z[o])
-        total = 0
-        for o in range(O):
-            Z[o] = <floating>exp(<double>(Z[o] - most))
-            total += Z[o]
-        for o in range(O):
-            Z[o] /= total
-        Z += O
+include "_inference.pxi"
 
 
 cdef struct Progress:
@@ -102,34 +73,25 @@ cdef struct Progress:
     double loss, penalty   # summed over these rows
 
 
-cdef class Core:
-    """One network under one engine.
+cdef class Core(Inference):
+    """One network in training under one engine.
 
     Parameters
     ----------
-    engine : capsule around a `fm_engine`
-    sizes : sequence of int, the width of every layer, inputs first
-    activations : sequence of str, keys of ACTIVATIONS, one for every hidden layer
-    loss, dtype : str, keys of LOSSES, DTYPES
-    optimizer : str, key of OPTIMIZERS, or None for a core that only infers
+    engine, sizes, activations, loss, dtype, writes
+        As for `Inference`; it writes the parameters, too.
     max_rows : int, the largest batch to train on
+    optimizer : str, key of OPTIMIZERS
     n_threads, any_size : how many threads epochs are to be shared out among, as they say; any other
         number gives the same results, and takes longer where layers are wide
     loss_parameter, loss_clip, dropout : float, as in fm_net
-    writes : Writes, of the model whose parameters it reads and stores, or None for its own
 
-    Not for use by two threads at once, but for `infer`: the workspace is shared by all calls.
+    Not for use by two threads at once, but for `infer`: the workspace is shared by all other calls.
 
     Training works on the engine's own copy of the parameters: `load`, `epoch` as often as wanted,
     `store`.
     """
 
-    cdef object capsule, dtype
-    cdef Writes writes
-    cdef fm_engine *engine
-    cdef fm_run run
-    cdef ptrdiff_t *sizes
-    cdef int *activations
     cdef void *memory
     cdef void *backup
     cdef void *norm_room
@@ -139,48 +101,21 @@ cdef class Core:
     cdef Progress begun, done  # of that epoch: when it was entered, and now
     cdef Signals signals
     cdef object raised  # by a signal's handler, to be raised again when the engine has returned
-    cdef size_t state_bytes
-    cdef ptrdiff_t n_params, itemsize, n_in, n_out, target_bytes
+    cdef ptrdiff_t target_bytes
 
-    def __cinit__(self, engine, sizes, activations, loss, dtype, ptrdiff_t max_rows=1,
-                  optimizer=None, *, double loss_parameter=0, double loss_clip=0, double dropout=0,
+    def __cinit__(self, engine, sizes, activations, loss, dtype, ptrdiff_t max_rows, optimizer, *,
+                  double loss_parameter=0, double loss_clip=0, double dropout=0,
                   Writes writes=None, int n_threads=1, bint any_size=False):
-        cdef ptrdiff_t l, L = len(sizes) - 1
-        cdef size_t n_bytes
+        cdef size_t n_bytes, state_bytes
         self.number = -1
-        self.capsule = engine
-        self.writes = Writes() if writes is None else writes
-        self.dtype = numpy_dtype(dtype)
-        self.engine = <fm_engine *>PyCapsule_GetPointer(engine, FM_ENGINE_CAPSULE)
-        self.sizes = <ptrdiff_t *>malloc((L + 1) * sizeof(ptrdiff_t))
-        self.activations = <int *>malloc(L * sizeof(int))
-        if self.sizes == NULL or self.activations == NULL:
-            raise MemoryError("no memory for the sizes of the network")
-        for l in range(L + 1):
-            self.sizes[l] = sizes[l]
-        for l in range(L - 1):
-            self.activations[l] = ACTIVATIONS[activations[l]]
-        self.run.net.n_layers = L
-        self.run.net.sizes = self.sizes
-        self.run.net.activations = self.activations
-        self.run.net.loss = LOSSES[loss]
         self.run.net.loss_parameter = loss_parameter
         self.run.net.loss_clip = loss_clip
         self.run.net.dropout = dropout
-        self.run.net.dtype = DTYPES[dtype]
-        self.run.rule.kind = OPTIMIZERS[optimizer or "sgd"]
-        self.run.rule.max_norm = INFINITY
+        self.run.rule.kind = OPTIMIZERS[optimizer]
         self.run.max_rows = max(max_rows, 1)
-        self.run.level = self.engine.level
         self.signals.core = <void *>self
         self.run.interrupted = _interrupted
         self.run.signals = &self.signals
-        self.itemsize = 4 if self.run.net.dtype == FM_FLOAT32 else 8
-        self.n_in = self.sizes[0]
-        self.n_out = self.sizes[L]
-        self.n_params = 0
-        for l in range(L):
-            self.n_params += (self.sizes[l] + 1) * self.sizes[l + 1]
         if not any_size:
             n_threads = min(n_threads, self._useful_threads(self.run.max_rows))
         self.run.n_threads = n_threads
@@ -190,141 +125,23 @@ cdef class Core:
             self.target_bytes = self.n_out * self.itemsize
 
         # workspace | state | backup of the state, each on a cache line
-        self.engine.sizes(&self.run, &n_bytes, &self.state_bytes)
+        self.engine.sizes(&self.run, &n_bytes, &state_bytes)
         n_bytes = _aligned(n_bytes)
-        self.state_bytes = _aligned(self.state_bytes)
-        if optimizer is None:
-            self.state_bytes = 0
-            return
-        check_memory(n_bytes + 2 * self.state_bytes, "the working space of the network")
-        self.memory = fm_allocate(n_bytes + 2 * self.state_bytes)
+        state_bytes = _aligned(state_bytes)
+        check_memory(n_bytes + 2 * state_bytes, "the working space of the network")
+        self.memory = fm_allocate(n_bytes + 2 * state_bytes)
         if self.memory == NULL:
             raise MemoryError(
-                f"no memory for the {n_bytes + 2 * self.state_bytes} bytes of working space of "
-                f"the network"
+                f"no memory for the {n_bytes + 2 * state_bytes} bytes of working space of the network"
             )
         self.run.workspace = self.memory
         self.run.state = <char *>self.run.workspace + n_bytes
-        self.backup = <char *>self.run.state + self.state_bytes
+        self.backup = <char *>self.run.state + state_bytes
         self.engine.prepare(&self.run)
 
     def __dealloc__(self):
         fm_release(self.memory)
         fm_release(self.norm_room)
-        free(self.sizes)
-        free(self.activations)
-
-    cdef Pointer _params(self, array, bint writable):
-        return Pointer(array, self.n_params * self.itemsize, writable)
-
-    def infer(self, X, params, int what):
-        """Outputs of the network for X: OUTPUTS (n, n_out), CLASSES (n,) or PROBABILITIES (n, n_out).
-
-        X is a C-contiguous ndarray (n, n_in) of the network's dtype with n >= 1 and finite values;
-        of anything else nothing is computed and None returned. Safe in many threads at once, and
-        while another stores: the outputs are those of the parameters before or after.
-        """
-        cdef Py_buffer view
-        cdef Pointer outputs, classes
-        cdef ptrdiff_t n
-        cdef uint64_t n_writes
-        if type(X) is not ndarray:
-            return None
-        try:
-            PyObject_GetBuffer(X, &view, PyBUF_FORMAT | PyBUF_STRIDES)
-        except (BufferError, ValueError):  # dates, for one, have no buffer
-            return None
-        try:
-            if not self._takes(&view):
-                return None
-            n = view.shape[0]
-            out = empty((n, self.n_out), self.dtype)
-            outputs = Pointer(out, n * self.n_out * self.itemsize, True)
-            n_writes = self.writes.count()
-            if not self._forward(outputs.view.buf, view.buf, n, params, n_writes, False):
-                params = self.writes.copy(params)
-                self._forward(outputs.view.buf, view.buf, n, params, 0, True)
-            if what == CLASSES:
-                out = empty(n, LABEL)
-                classes = Pointer(out, n * sizeof(int64_t), True)
-                if self.itemsize == 4:
-                    _argmax(<int64_t *>classes.view.buf, <float *>outputs.view.buf, n, self.n_out)
-                else:
-                    _argmax(<int64_t *>classes.view.buf, <double *>outputs.view.buf, n, self.n_out)
-            elif what == PROBABILITIES:
-                if self.itemsize == 4:
-                    _softmax(<float *>outputs.view.buf, n, self.n_out)
-                else:
-                    _softmax(<double *>outputs.view.buf, n, self.n_out)
-            return out
-        finally:
-            PyBuffer_Release(&view)
-
-    cdef bint _takes(self, const Py_buffer *view):
-        cdef ptrdiff_t n_values
-        if view.ndim != 2 or view.shape[1] != self.n_in or view.shape[0] < 1:
-            return False
-        if view.format == NULL or view.format[1] != 0:
-            return False
-        if view.format[0] != (c"f" if self.itemsize == 4 else c"d"):
-            return False
-        if <size_t>view.buf % self.itemsize or not PyBuffer_IsContiguous(<Py_buffer *>view, c"C"):
-            return False
-        n_values = view.shape[0] * view.shape[1]
-        if self.itemsize == 4:
-            return fm_first_nonfinite_float32(<const float *>view.buf, n_values) < 0
-        return fm_first_nonfinite_float64(<const double *>view.buf, n_values) < 0
-
-    cdef bint _forward(self, void *out, const void *X, ptrdiff_t n, params, uint64_t n_writes,
-                       bint own) except -1:
-        # In memory of its own, so that threads do not meet; False where the parameters, unless they
-        # are its own too, have been written since there were n_writes.
-        cdef fm_run run = self.run
-        cdef size_t workspace, state
-        cdef ptrdiff_t start = 0, B
-        cdef Pointer parameters = self._params(params, False)
-        cdef fm_gate *gate = self.writes.gate
-        run.params = parameters.view.buf
-        run.max_rows = min(n, FORWARD_ROWS)
-        self.engine.sizes(&run, &workspace, &state)
-        run.workspace = fm_allocate(workspace)
-        if run.workspace == NULL:
-            raise MemoryError(f"no memory for the {workspace} bytes of working space of the network")
-        try:
-            self.engine.prepare(&run)
-            if n == 1:  # sooner done than the interpreter handed over
-                return self._rows(&run, out, X, 1, n_writes, own)
-            with nogil:
-                while start < n:
-                    B = min(n - start, run.max_rows)
-                    if not self._rows(
-                        &run,
-                        <char *>out + start * self.n_out * self.itemsize,
-                        <const char *>X + start * self.n_in * self.itemsize,
-                        B, n_writes, own,
-                    ):
-                        return False
-                    start += B
-                    if start < n:
-                        _check_signals()
-                        fm_gate_renew(gate)  # this may be the child of a handler
-        finally:
-            fm_release(run.workspace)
-        return True
-
-    cdef bint _rows(self, fm_run *run, void *out, const void *X, ptrdiff_t B, uint64_t n_writes,
-                    bint own) noexcept nogil:
-        cdef bint unchanged = True
-        if not own:
-            fm_gate_enter(self.writes.gate)
-            unchanged = self.writes.n == n_writes
-        if unchanged:
-            self._hold_forks()
-            self.engine.forward(run, out, X, B)
-            self._let_fork()
-        if not own:
-            fm_gate_leave(self.writes.gate)
-        return unchanged
 
     def gradients(self, gradients, X, y, params, sample_weight=None, *, int n_threads=1,
                   int max_workers=0, bint any_size=False):
@@ -339,7 +156,6 @@ cdef class Core:
         cdef Pointer weights = self._weights(sample_weight, n)
         cdef Pointer parameters = self._params(params, False)
         cdef Pointer derivatives = self._params(gradients, True)
-        self._check_trains()
         if n > self.run.max_rows:
             raise ValueError(f"{n} rows where at most {self.run.max_rows} were announced")
         self._bind(inputs, targets, weights)
@@ -379,7 +195,6 @@ cdef class Core:
         cdef Pointer first = None if moment1 is None else self._params(moment1, store)
         cdef Pointer second = None if moment2 is None else self._params(moment2, store)
         cdef Pointer parameters = self._params(params, store)
-        self._check_trains()
         self.run.params = parameters.view.buf
         self.run.moment1 = NULL if first is None else first.view.buf
         self.run.moment2 = NULL  # the state has room for one only under Adam
@@ -418,7 +233,6 @@ cdef class Core:
         cdef Pointer targets = Pointer(y, X.shape[0] * self.target_bytes)
         cdef Pointer weights = self._weights(sample_weight, X.shape[0])
         cdef Pointer rows = Pointer(order, n * sizeof(ptrdiff_t))
-        self._check_trains()
         if not 1 <= batch_size <= self.run.max_rows:
             raise ValueError(f"batch_size {batch_size} is not in 1..{self.run.max_rows}")
         self._bind(inputs, targets, weights)
@@ -519,15 +333,6 @@ cdef class Core:
                 total += (<const double *>run.sample_weight)[row]
         return total
 
-    cdef void _hold_forks(self) noexcept nogil:
-        # BLAS has locks of its own, which a child of a fork in the middle would wait for for ever.
-        if self.engine.level == NULL:
-            fm_hold_forks()
-
-    cdef void _let_fork(self) noexcept nogil:
-        if self.engine.level == NULL:
-            fm_let_fork()
-
     cdef void _begin_step(self) noexcept nogil:
         # one that may look for signals, and lets forks through while it does
         self._hold_forks()
@@ -541,10 +346,6 @@ cdef class Core:
         # at least FLOPS_PER_THREAD multiplications and additions for every thread of a step
         cdef double flops = 6.0 * self.n_params * B
         return <int>max(1.0, min(flops / FLOPS_PER_THREAD, 4096.0))
-
-    cdef _check_trains(self):
-        if self.state_bytes == 0:
-            raise ValueError("this core was made without an optimizer: it only infers")
 
     cdef void _bind(self, Pointer inputs, Pointer targets, Pointer weights):
         self.run.X = inputs.view.buf
@@ -619,10 +420,6 @@ cdef class Core:
             if look and not self.engine.finite(run):
                 break
         return steps
-
-
-cdef inline size_t _aligned(size_t n) noexcept nogil:
-    return (n + ALIGNMENT - 1) & ~(ALIGNMENT - 1)
 
 
 include "_turn.pxi"

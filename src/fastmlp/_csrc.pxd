@@ -9,7 +9,7 @@ cdef extern from "fastmlp.h" nogil:
     const double FM_LEAK
     enum: FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR, FM_BINARY_CROSS_ENTROPY, FM_POISSON
     enum: FM_ABSOLUTE_ERROR, FM_HUBER, FM_QUANTILE
-    enum: FM_SGD, FM_ADAM
+    enum: FM_SGD, FM_ADAM, FM_NONE
     enum: FM_EXP, FM_LOG, FM_MATH_TANH, FM_MATH_LOGISTIC, FM_NORMAL_CDF
     const char *FM_ENGINE_CAPSULE
 
@@ -91,6 +91,9 @@ cdef extern from "pool.h" nogil:
         pass
 
     fm_team *fm_team_open(int n_threads, int max_workers)
+    void fm_share_out(int n_threads, int max_workers, ptrdiff_t n_parts,
+                      void (*work)(void *argument, int thread, ptrdiff_t part) noexcept nogil,
+                      void *argument)
     void fm_team_close(fm_team *team)
     int fm_forks_so_far()
     void fm_hold_forks()

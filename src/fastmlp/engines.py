@@ -93,7 +93,7 @@ def usable_threads() -> int:
     return max(1, min(limits))
 
 
-def fused_threads(n_threads: int | None) -> int:
+def fused_threads(n_threads: int | None = None) -> int:
     """Return how many threads of the fused engine stand for `n_threads`: never more than usable.
 
     None is one for every core: two threads of one core share its arithmetic, and its caches.

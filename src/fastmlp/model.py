@@ -3,7 +3,8 @@
 import contextlib
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,7 @@ from fastmlp._core import (
     OUTPUTS,
     PROBABILITIES,
     Core,
+    Inference,
     Writes,
 )
 from fastmlp.activations import activate, slope
@@ -25,6 +27,7 @@ from fastmlp.definition import abridged, activations_of, choice, count, paramete
 from fastmlp.inputs import (
     as_features,
     as_generator,
+    as_int,
     as_labels,
     as_values,
     as_weights,
@@ -150,7 +153,7 @@ class MLP:
 
     def _share(self) -> None:
         """Make what threads share that use this model."""
-        self._inference: Core | None = None
+        self._inference: Inference | None = None
         self._writes = Writes()
         self._turn = new_turn()  # of the thread that trains it
 
@@ -189,21 +192,29 @@ class MLP:
             start = end
         return tuple(weights), tuple(biases)
 
-    def forward(self, X: ArrayLike) -> Array:
+    def forward(self, X: ArrayLike, *, n_threads: int | None = None) -> Array:
         """Return the outputs of the last layer: logits when classifying, else values.
 
         Parameters
         ----------
         X : array-like (n_samples, n_in), finite
+        n_threads : int or None
+            How many threads may share out the rows, where these are enough to gain by it; None
+            takes one for every core. The results are the same bits for any number.
 
         Returns
         -------
         ndarray (n_samples, n_out) of `dtype`
         """
-        return self._infer(X, OUTPUTS)
+        return self._infer(X, OUTPUTS, n_threads)
 
-    def predict(self, X: ArrayLike) -> Array:
+    def predict(self, X: ArrayLike, *, n_threads: int | None = None) -> Array:
         """Return the most probable class of every row, or its values; rates under poisson.
+
+        Parameters
+        ----------
+        X, n_threads
+            As for `forward`.
 
         Returns
         -------
@@ -211,17 +222,22 @@ class MLP:
         (n_samples,) where the network has one output.
         """
         if self.classifies:
-            return self._infer(X, CLASSES)
-        Z = self._infer(X, OUTPUTS)
+            return self._infer(X, CLASSES, n_threads)
+        Z = self._infer(X, OUTPUTS, n_threads)
         if self.loss_name == "poisson":
             with np.errstate(over="ignore"):  # infinity is what it is
                 Z = np.exp(Z)
         return Z[:, 0] if Z.shape[1] == 1 else Z
 
-    def predict_proba(self, X: ArrayLike) -> Array:
+    def predict_proba(self, X: ArrayLike, *, n_threads: int | None = None) -> Array:
         """Return the probability of every class, the softmax of the logits.
 
         Under binary_cross_entropy that of every output, its logistic.
+
+        Parameters
+        ----------
+        X, n_threads
+            As for `forward`.
 
         Returns
         -------
@@ -229,12 +245,12 @@ class MLP:
         """
         if self.loss_name == "binary_cross_entropy":
             with np.errstate(all="ignore"):
-                return activate(self.forward(X), "logistic")
+                return activate(self.forward(X, n_threads=n_threads), "logistic")
         if not self.classifies:
             raise TypeError(
                 f"predict_proba needs a classifier; this model's loss is {self.loss_name}"
             )
-        return self._infer(X, PROBABILITIES)
+        return self._infer(X, PROBABILITIES, n_threads)
 
     def input_gradients(self, X: ArrayLike) -> Array:
         """Return the derivatives of every output of `forward` by every input.
@@ -267,7 +283,14 @@ class MLP:
                 J = (J * dA[:, np.newaxis, :]) @ W.T
         return np.array(J)
 
-    def loss(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+    def loss(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        n_threads: int | None = None,
+    ) -> float:
         """Return the mean loss over the rows of X, weighted by `sample_weight`.
 
         Parameters
@@ -275,18 +298,32 @@ class MLP:
         X : array-like (n_samples, n_in)
         y : array-like of int (n_samples,) when classifying; else (n_samples, n_out), or
             (n_samples,) where the network has one output
+        sample_weight : array-like (n_samples,) or None
+        n_threads : int or None
+            As for `forward`.
         """
-        return self.evaluate(X, y, sample_weight)[0]
+        return self.evaluate(X, y, sample_weight, n_threads=n_threads)[0]
 
     def evaluate(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        n_threads: int | None = None,
     ) -> tuple[float, float | None]:
-        """Return the mean loss and, when classifying, the share of rows classified right."""
+        """Return the mean loss and, when classifying, the share of rows classified right.
+
+        Parameters
+        ----------
+        X, y, sample_weight, n_threads
+            As for `loss`.
+        """
         features, targets = self.as_data(X, y)
         weights = None
         if sample_weight is not None:
             weights = as_weights(sample_weight, len(features), "float64")
-        Z = self.forward(features)
+        Z = self.forward(features, n_threads=n_threads)
         with np.errstate(all="ignore"):  # of what has overflowed it is infinite, or NaN
             losses = row_losses(
                 Z, targets, self.loss_name, self.loss_parameter, self.probability_clip
@@ -336,17 +373,20 @@ class MLP:
             return features, as_labels(y, n, self.sizes[-1], f"y{suffix}")
         return features, as_values(y, n, self.sizes[-1], self.dtype, f"y{suffix}")
 
-    def _infer(self, X: ArrayLike, what: int) -> Array:
-        core = self._inference
-        if core is None:
-            core = self._inference = self.core()
-        result = core.infer(X, self.params, what)
+    def _infer(self, X: ArrayLike, what: int, n_threads: int | None) -> Array:
+        inference = self._inference
+        if inference is None:
+            inference = self._inference = self.inference()
+        threads: Callable[[], int] = engines.fused_threads
+        if n_threads is not None:
+            threads = partial(engines.fused_threads, as_int(n_threads, "n_threads", 1))
+        result = inference.infer(X, self.params, what, threads)
         if result is not None:
             return result
         # It was not an array to use as it stands: find out why.
         features = as_features(X, self.dtype, self.sizes[0])
         if len(features):
-            result = core.infer(features, self.params, what)
+            result = inference.infer(features, self.params, what, threads)
             assert result is not None
             return result
         return (
@@ -393,12 +433,24 @@ class MLP:
         """Change all of `params` at once: threads that predict see them before or after."""
         self._writes.write(self.params, np.ascontiguousarray(params, self.dtype))
 
+    def inference(self, *, engine: str = "auto") -> Inference:
+        """Return a new `Inference` for this network: what computes its outputs."""
+        return Inference(
+            engines.load(engines.resolve(engine), max(self.sizes)),
+            self.sizes,
+            self.activations,
+            self.loss_name,
+            self.dtype,
+            writes=self._writes,
+            any_size=engines.oversubscribed(),
+        )
+
     def core(
         self,
         *,
-        max_rows: int = 1,
+        max_rows: int,
+        optimizer: str,
         engine: str = "auto",
-        optimizer: str | None = None,
         dropout: float = 0.0,
         n_threads: int = 1,
     ) -> Core:
@@ -406,9 +458,8 @@ class MLP:
 
         With `n_threads` its memory is laid out for so many, to be shared out among them.
         """
-        capsule = engines.load(engines.resolve(engine), max(max_rows, *self.sizes))
         return Core(
-            capsule,
+            engines.load(engines.resolve(engine), max(max_rows, *self.sizes)),
             self.sizes,
             self.activations,
             self.loss_name,

@@ -283,7 +283,9 @@ class Trainer:
                     history.seconds.append(time.perf_counter() - start)
                     if validation_data is not None:
                         session.store()
-                        loss, accuracy = self.model.evaluate(*validation_data)
+                        loss, accuracy = self.model.evaluate(
+                            *validation_data, n_threads=self.n_threads
+                        )
                         history.validation_loss.append(loss)
                         if accuracy is not None:
                             history.validation_accuracy.append(accuracy)

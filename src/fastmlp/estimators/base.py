@@ -4,6 +4,7 @@ import contextlib
 import os
 import weakref
 from collections.abc import Callable, Iterator
+from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -271,9 +272,14 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
         while True:
             fits = turn.look(WHAT)
             rows = self._rows(X)
-            answer = decode(self._network.outputs(rows))
+            answer = decode(self._network.outputs(rows, self._threads()))
             if turn.look(WHAT) == fits:
                 return answer
+
+    def _threads(self) -> int | None:
+        """Return how many threads may predict; what is no number of them only `fit` refuses."""
+        n_threads = self.n_threads
+        return max(1, int(n_threads)) if isinstance(n_threads, Integral) else None
 
     def predict(self, X: Any) -> Any:
         """Return the label, the labels or the values of every row.

@@ -121,14 +121,14 @@ class Network:
             if self.session is not None:
                 self.session.load()
 
-    def outputs(self, X: Any) -> Array:
+    def outputs(self, X: Any, n_threads: int | None) -> Array:
         """Return what the last layer computes; X is an ndarray or a CSR matrix of the dtype."""
         if not sparse.issparse(X):
-            return self.model.forward(X)
+            return self.model.forward(X, n_threads=n_threads)
         model = self.model.copy()  # the same for all blocks, whoever trains meanwhile
         Z = np.empty((X.shape[0], model.sizes[-1]), model.dtype)
         for rows, block in dense_blocks(X):
-            Z[rows] = model.forward(block)
+            Z[rows] = model.forward(block, n_threads=n_threads)
         return Z
 
     def loss(self, Z: Array, targets: Array, sample_weight: Array | None) -> float:

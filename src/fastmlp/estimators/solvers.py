@@ -200,7 +200,7 @@ def _judge(estimator: Any, validation: Validation, judge: Any) -> float | None:
     network = estimator._network
     network.settle()
     with np.errstate(over="ignore", invalid="ignore"):  # a network about to diverge
-        Z = network.outputs(validation.X)
+        Z = network.outputs(validation.X, estimator._threads())
         loss = network.loss(Z, validation.targets, validation.sample_weight) * estimator._loss_scale
         estimator.validation_loss_curve_.append(loss)
         return None if judge is None else judge(validation, Z, loss)
@@ -214,7 +214,7 @@ def _judge_again(estimator: Any, validation: Validation, judge: Any) -> None:
         return
     network = estimator._network
     network.settle()
-    Z = network.outputs(validation.X)
+    Z = network.outputs(validation.X, estimator._threads())
     loss = network.loss(Z, validation.targets, validation.sample_weight) * estimator._loss_scale
     estimator.best_validation_score_ = judge(validation, Z, loss)
 

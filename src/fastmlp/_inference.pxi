@@ -1,0 +1,316 @@
+# A network and its outputs: what a core that trains is, too. Rows are shared out among threads.
+
+ctypedef fused floating:
+    float
+    double
+
+
+cdef void _argmax(int64_t *classes, const floating *Z, ptrdiff_t n, ptrdiff_t O) noexcept nogil:
+    # of every row of Z (n, O) the first of the largest, as NumPy has it
+    cdef ptrdiff_t i, o, best
+    for i in range(n):
+        best = 0
+        for o in range(1, O):
+            if Z[i * O + o] > Z[i * O + best]:
+                best = o
+        classes[i] = best
+
+
+cdef void _softmax(floating *Z, ptrdiff_t n, ptrdiff_t O) noexcept nogil:
+    # rows of logits Z (n, O) become rows of probabilities
+    cdef ptrdiff_t i, o
+    cdef floating most, total
+    for i in range(n):
+        most = Z[0]
+        for o in range(1, O):
+            most = max(most, Z[o])
+        total = 0
+        for o in range(O):
+            Z[o] = <floating>exp(<double>(Z[o] - most))
+            total += Z[o]
+        for o in range(O):
+            Z[o] /= total
+        Z += O
+
+
+# What one thread has of a call of `infer`: memory of its own.
+cdef struct Share:
+    fm_run run
+    bint nonfinite  # whether it has met NaN or infinity among the inputs
+
+
+# Rows that threads send through a network, part by part.
+cdef struct Rows:
+    const fm_engine *engine
+    Share *shares
+    int n_shares
+    ptrdiff_t B, n_parts
+    const char *X
+    char *Z
+    int64_t *classes  # or NULL
+    bint to_probabilities
+
+
+cdef void _send(void *argument, int thread, ptrdiff_t part) noexcept nogil:
+    cdef Rows *rows = <Rows *>argument
+    cdef Share *share = rows.shares + thread
+    cdef const fm_net *net = &share.run.net
+    cdef ptrdiff_t first = rows.B * part // rows.n_parts
+    cdef ptrdiff_t n = rows.B * (part + 1) // rows.n_parts - first
+    cdef ptrdiff_t I = net.sizes[0], O = net.sizes[net.n_layers]
+    cdef ptrdiff_t itemsize = 4 if net.dtype == FM_FLOAT32 else 8
+    cdef const char *X = rows.X + first * I * itemsize
+    cdef char *Z = rows.Z + first * O * itemsize
+    if itemsize == 4:
+        share.nonfinite |= fm_first_nonfinite_float32(<const float *>X, n * I) >= 0
+    else:
+        share.nonfinite |= fm_first_nonfinite_float64(<const double *>X, n * I) >= 0
+    if share.nonfinite:
+        return
+    rows.engine.forward(&share.run, Z, X, n)
+    if rows.classes != NULL:
+        if itemsize == 4:
+            _argmax(rows.classes + first, <const float *>Z, n, O)
+        else:
+            _argmax(rows.classes + first, <const double *>Z, n, O)
+    elif rows.to_probabilities:
+        if itemsize == 4:
+            _softmax(<float *>Z, n, O)
+        else:
+            _softmax(<double *>Z, n, O)
+
+
+cdef ptrdiff_t _rows_of_a_part(ptrdiff_t n, int n_threads) noexcept nogil:
+    # Of n rows for so many threads: a few parts for each, so that none waits long for another, but
+    # enough rows to be worth reading the weights.
+    cdef ptrdiff_t even = (n + n_threads - 1) // n_threads
+    if n_threads > 1:
+        even = max((even + 3) // 4, min(even, ENOUGH_ROWS))
+    return min(even, FORWARD_ROWS)
+
+
+# How far rows have come: all is done; the parameters have been written in between; or some are not finite.
+cdef enum Sent:
+    DONE, CHANGED, NONFINITE
+
+
+cdef class Inference:
+    """One network under one engine, and its outputs.
+
+    Parameters
+    ----------
+    engine : capsule around a `fm_engine`
+    sizes : sequence of int, the width of every layer, inputs first
+    activations : sequence of str, keys of ACTIVATIONS, one for every hidden layer
+    loss, dtype : str, keys of LOSSES, DTYPES
+    writes : Writes, of the model whose parameters it reads, or None for its own
+    any_size : whether threads share out rows that are too few to gain by it
+    """
+
+    cdef object capsule, dtype
+    cdef Writes writes
+    cdef fm_engine *engine
+    cdef fm_run run
+    cdef ptrdiff_t *sizes
+    cdef int *activations
+    cdef bint any_size
+    cdef ptrdiff_t n_params, itemsize, n_in, n_out
+
+    def __cinit__(self, engine, sizes, activations, loss, dtype, *args, Writes writes=None,
+                  bint any_size=False, **others):
+        cdef ptrdiff_t l, L = len(sizes) - 1
+        self.capsule = engine
+        self.writes = Writes() if writes is None else writes
+        self.any_size = any_size
+        self.dtype = numpy_dtype(dtype)
+        self.engine = <fm_engine *>PyCapsule_GetPointer(engine, FM_ENGINE_CAPSULE)
+        self.sizes = <ptrdiff_t *>malloc((L + 1) * sizeof(ptrdiff_t))
+        self.activations = <int *>malloc(L * sizeof(int))
+        if self.sizes == NULL or self.activations == NULL:
+            raise MemoryError("no memory for the sizes of the network")
+        for l in range(L + 1):
+            self.sizes[l] = sizes[l]
+        for l in range(L - 1):
+            self.activations[l] = ACTIVATIONS[activations[l]]
+        self.run.net.n_layers = L
+        self.run.net.sizes = self.sizes
+        self.run.net.activations = self.activations
+        self.run.net.loss = LOSSES[loss]
+        self.run.net.dtype = DTYPES[dtype]
+        self.run.rule.kind = FM_NONE
+        self.run.rule.max_norm = INFINITY
+        self.run.level = self.engine.level
+        self.run.n_threads = 1
+        self.itemsize = 4 if self.run.net.dtype == FM_FLOAT32 else 8
+        self.n_in = self.sizes[0]
+        self.n_out = self.sizes[L]
+        self.n_params = 0
+        for l in range(L):
+            self.n_params += (self.sizes[l] + 1) * self.sizes[l + 1]
+
+    def __dealloc__(self):
+        free(self.sizes)
+        free(self.activations)
+
+    cdef Pointer _params(self, array, bint writable):
+        return Pointer(array, self.n_params * self.itemsize, writable)
+
+    def infer(self, X, params, int what, threads=None):
+        """Outputs of the network for X: OUTPUTS (n, n_out), CLASSES (n,) or PROBABILITIES (n, n_out).
+
+        X is a C-contiguous ndarray (n, n_in) of the network's dtype with n >= 1 and finite values;
+        of anything else None is returned. `threads` is asked how many may work, where there is enough for
+        several to do; None stands for one.
+
+        Safe in many threads at once, and while another stores: the outputs are those of the
+        parameters before or after.
+        """
+        cdef Py_buffer view
+        cdef Pointer outputs, classes
+        cdef Rows rows
+        cdef ptrdiff_t n
+        cdef uint64_t n_writes
+        cdef int sent
+        if type(X) is not ndarray:
+            return None
+        try:
+            PyObject_GetBuffer(X, &view, PyBUF_FORMAT | PyBUF_STRIDES)
+        except (BufferError, ValueError):  # dates, for one, have no buffer
+            return None
+        try:
+            if not self._takes(&view):
+                return None
+            n = view.shape[0]
+            out = empty((n, self.n_out), self.dtype)
+            outputs = Pointer(out, n * self.n_out * self.itemsize, True)
+            rows.engine = self.engine
+            rows.X, rows.Z, rows.classes = <const char *>view.buf, <char *>outputs.view.buf, NULL
+            rows.to_probabilities = what == PROBABILITIES
+            if what == CLASSES:
+                out = empty(n, LABEL)
+                classes = Pointer(out, n * sizeof(int64_t), True)
+                rows.classes = <int64_t *>classes.view.buf
+            rows.n_shares = self._n_threads(n, threads)
+            n_writes = self.writes.count()
+            sent = self._forward(rows, n, params, n_writes, False)
+            if sent == CHANGED:
+                params = self.writes.copy(params)
+                sent = self._forward(rows, n, params, 0, True)
+            return out if sent == DONE else None
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef bint _takes(self, const Py_buffer *view):
+        if view.ndim != 2 or view.shape[1] != self.n_in or view.shape[0] < 1:
+            return False
+        if view.format == NULL or view.format[1] != 0:
+            return False
+        if view.format[0] != (c"f" if self.itemsize == 4 else c"d"):
+            return False
+        return (<size_t>view.buf % self.itemsize == 0
+                and PyBuffer_IsContiguous(<Py_buffer *>view, c"C"))
+
+    cdef int _n_threads(self, ptrdiff_t n, threads) except -1:
+        cdef ptrdiff_t useful = n
+        if threads is None or self.engine.level == NULL:  # BLAS has threads of its own
+            return 1
+        if not self.any_size:
+            useful = <ptrdiff_t>min(2.0 * self.n_params * n / FLOPS_TO_INFER, n / <double>ROWS_TO_INFER)
+        return 1 if useful < 2 else max(1, min(threads(), min(useful, 4096)))
+
+    cdef int _forward(self, Rows rows, ptrdiff_t n, params, uint64_t n_writes, bint own) except -1:
+        # In memory of its own, so that calls do not meet; CHANGED where the parameters, unless they
+        # are its own too, have been written since there were n_writes.
+        cdef Pointer parameters = self._params(params, False)
+        cdef ptrdiff_t part = _rows_of_a_part(n, rows.n_shares), start = 0
+        cdef ptrdiff_t most = FORWARD_ROWS // part * part * rows.n_shares  # at a time
+        cdef int sent = DONE
+        cdef Share one
+        cdef void *memory = NULL
+        rows.shares = &one
+        try:
+            if rows.n_shares > 1:
+                rows.shares = <Share *>malloc(rows.n_shares * sizeof(Share))
+                if rows.shares == NULL:
+                    raise MemoryError(f"no memory for {rows.n_shares} threads")
+            memory = self._workspaces(&rows, part, parameters.view.buf)
+            if n == 1:  # sooner done than the interpreter handed over
+                rows.B = rows.n_parts = 1
+                return self._rows(&rows, n_writes, own)
+            with nogil:
+                while start < n and sent == DONE:
+                    rows.B = min(n - start, most)
+                    rows.n_parts = (rows.B + part - 1) // part
+                    rows.n_parts += (rows.n_shares - rows.n_parts % rows.n_shares) % rows.n_shares
+                    sent = self._rows(&rows, n_writes, own)
+                    start += rows.B
+                    rows.X += rows.B * self.n_in * self.itemsize
+                    rows.Z += rows.B * self.n_out * self.itemsize
+                    if rows.classes != NULL:
+                        rows.classes += rows.B
+                    if start < n:
+                        _check_signals()
+                        fm_gate_renew(self.writes.gate)  # this may be the child of a handler
+            return sent
+        finally:
+            fm_release(memory)
+            if rows.shares != &one:
+                free(rows.shares)
+
+    cdef void *_workspaces(self, Rows *rows, ptrdiff_t most, void *params) except NULL:
+        # of all shares, each for up to `most` rows
+        cdef size_t workspace, state
+        cdef int i
+        cdef char *memory
+        cdef fm_run *run = &rows.shares.run
+        run[0] = self.run
+        run.rule.kind = FM_NONE
+        run.params = params
+        run.max_rows = most
+        self.engine.sizes(run, &workspace, &state)
+        workspace = _aligned(workspace)
+        memory = <char *>fm_allocate(rows.n_shares * workspace)
+        if memory == NULL:
+            raise MemoryError(
+                f"no memory for the {rows.n_shares * workspace} bytes of working space of the network"
+            )
+        for i in range(rows.n_shares):
+            if i > 0:
+                rows.shares[i].run = run[0]
+            rows.shares[i].run.workspace = memory + i * workspace
+            rows.shares[i].nonfinite = False
+            self.engine.prepare(&rows.shares[i].run)
+        return memory
+
+    cdef int _rows(self, Rows *rows, uint64_t n_writes, bint own) noexcept nogil:
+        cdef int i, sent = DONE
+        if not own:
+            fm_gate_enter(self.writes.gate)
+            if self.writes.n != n_writes:
+                sent = CHANGED
+        if sent == DONE:
+            self._hold_forks()
+            if rows.n_parts == 1:
+                _send(rows, 0, 0)
+            else:
+                fm_share_out(rows.n_shares, rows.n_shares - 1, rows.n_parts, _send, rows)
+            self._let_fork()
+            for i in range(rows.n_shares):
+                if rows.shares[i].nonfinite:
+                    sent = NONFINITE
+        if not own:
+            fm_gate_leave(self.writes.gate)
+        return sent
+
+    cdef void _hold_forks(self) noexcept nogil:
+        # BLAS has locks of its own, which a child of a fork in the middle would wait for for ever.
+        if self.engine.level == NULL:
+            fm_hold_forks()
+
+    cdef void _let_fork(self) noexcept nogil:
+        if self.engine.level == NULL:
+            fm_let_fork()
+
+
+cdef inline size_t _aligned(size_t n) noexcept nogil:
+    return (n + ALIGNMENT - 1) & ~(ALIGNMENT - 1)

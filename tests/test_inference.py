@@ -1,0 +1,235 @@
+"""Rows of one call of `predict` in several threads: the same bits and errors, never too many."""
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from levels import DTYPES, LEVELS, capsule
+from test_threads import linux, run
+
+import fastmlp
+from fastmlp import engines
+from fastmlp._core import CLASSES, OUTPUTS, PROBABILITIES, Inference
+
+WHAT = [OUTPUTS, CLASSES, PROBABILITIES]
+
+
+def inference(level, model, any_size=True):
+    return Inference(
+        capsule(level), model.sizes, model.activations, model.loss_name, model.dtype,
+        any_size=any_size,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def many_threads(monkeypatch):
+    """As many threads as are asked for, however small the work."""
+    monkeypatch.setenv("FASTMLP_OVERSUBSCRIBE", "1")
+
+
+def rows(n, n_in, dtype="float32"):
+    return np.random.default_rng(n).normal(size=(n, n_in)).astype(dtype)
+
+
+# ---- results ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_bits_do_not_depend_on_threads(level, dtype, activation):
+    model = fastmlp.MLP([37, 50, 13, 5], activation=activation, dtype=dtype, seed=1)
+    network = inference(level, model)
+    for n in (1, 2, 3, 5, 16, 17, 31, 100, 127, 129, 500, 1025, 2500, 5000):
+        X = rows(n, 37, dtype)
+        for what in WHAT:
+            alone = network.infer(X, model.params, what)
+            for n_threads in (2, 3, 8):
+                together = network.infer(X, model.params, what, lambda n=n_threads: n)
+                assert together.dtype == alone.dtype and together.shape == alone.shape
+                assert together.tobytes() == alone.tobytes(), (n, what, n_threads)
+
+
+def test_threads_reach_what_users_call(many_threads):
+    model = fastmlp.MLP([20, 30, 4], seed=0)
+    X, y = rows(700, 20), np.arange(700) % 4
+    for call in (model.forward, model.predict, model.predict_proba):
+        alone = call(X, n_threads=1).tobytes()
+        assert [call(X, n_threads=n).tobytes() for n in (2, 5, None)] == [alone] * 3
+    assert model.evaluate(X, y, n_threads=3) == model.evaluate(X, y, n_threads=1)
+    assert model.loss(X, y, n_threads=3) == model.loss(X, y, n_threads=1)
+    fitted = fastmlp.MLP([20, 1], loss="binary_cross_entropy", seed=0)
+    alone = fitted.predict_proba(X, n_threads=1).tobytes()
+    assert fitted.predict_proba(X, n_threads=4).tobytes() == alone
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("row", [0, 399, 400, 799])
+def test_what_is_not_finite_is_found_in_every_part(bad, row, many_threads):
+    model = fastmlp.MLP([6, 8, 3], seed=0)
+    X = rows(800, 6)
+    X[row, 5] = bad
+    for n_threads in (1, 2, 7):
+        with pytest.raises(ValueError, match=rf"X\[{row}, 5\] is"):
+            model.predict(X, n_threads=n_threads)
+
+
+@pytest.mark.parametrize(
+    ("n_threads", "error"), [(0, ValueError), (-2, ValueError), (1.5, TypeError)]
+)
+def test_n_threads_is_checked(n_threads, error):
+    with pytest.raises(error, match="n_threads is"):
+        fastmlp.MLP([2, 2]).predict([[1, 2]], n_threads=n_threads)
+
+
+# ---- how many -----------------------------------------------------------------------------------
+class Threads:
+    """Counts how often it is asked how many threads there are."""
+
+    asked = 0
+
+    def __call__(self):
+        self.asked += 1
+        return 2
+
+
+def test_threads_are_asked_for_only_where_they_gain():
+    for sizes, n, expected in (
+        ([64, 100, 10], 1, 0),
+        ([64, 100, 10], 500, 0),
+        ([64, 100, 10], 5000, 1),
+        ([1000, 1000, 1000], 1, 0),  # rows are what is shared out
+        ([1000, 1000, 1000], 15, 0),
+        ([1000, 1000, 1000], 16, 1),
+    ):
+        model, threads = fastmlp.MLP(sizes), Threads()
+        network = inference(LEVELS[0], model, any_size=False)
+        network.infer(rows(n, sizes[0]), model.params, OUTPUTS, threads)
+        assert threads.asked == expected, (sizes, n)
+
+
+def test_blas_is_left_to_its_own_threads():
+    model, threads = fastmlp.MLP([1000, 1000, 10]), Threads()
+    inference("blas", model).infer(rows(100, 1000), model.params, OUTPUTS, threads)
+    assert threads.asked == 0
+
+
+@linux
+def test_workers_are_no_more_than_asked_for(many_threads):
+    script = """
+        import os
+        import numpy as np
+        import fastmlp
+
+        X = np.random.default_rng(0).random((3000, 30), "f")
+        model = fastmlp.MLP([30, 50, 3])
+        model.predict(X, n_threads=1)
+        before = len(os.listdir("/proc/self/task"))
+        for _ in range(100):
+            model.predict(X, n_threads=4)
+        print(len(os.listdir("/proc/self/task")) - before)
+    """
+    assert 1 <= int(run(script)) <= 3
+
+
+def test_estimators_and_trainers_predict_with_their_threads(monkeypatch):
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    asked = []
+    monkeypatch.setattr(engines, "fused_threads", lambda n=None: asked.append(n) or 1)
+    X, y = rows(6000, 30), np.arange(6000) % 3
+    estimator = fastmlp.MLPClassifier((100,), max_iter=1, tol=0, n_threads=3, dtype="float32")
+    with pytest.warns(Warning, match="did not converge|Maximum iterations"):
+        estimator.fit(X, y)
+    asked.clear()
+    estimator.predict(X)
+    assert asked == [3]
+    trainer = fastmlp.SGD(fastmlp.MLP([30, 100, 3]), n_threads=3)
+    trainer.fit(X[:10], y[:10], epochs=1, validation_data=(X, y))
+    assert 3 in asked and None not in asked
+
+
+# ---- beside other things ------------------------------------------------------------------------
+INTERRUPT = """
+    import os, signal, threading, time
+    import numpy as np
+    import fastmlp
+
+    X = np.zeros((40_000, 500), "f")
+    model = fastmlp.MLP([500, 1000, 1000, 10])
+    expected = model.predict(X[:3000], n_threads=3).tobytes()
+    timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    start = time.perf_counter()
+    try:
+        while True:
+            model.predict(X, n_threads=3)
+    except KeyboardInterrupt:
+        print(model.predict(X[:3000], n_threads=3).tobytes() == expected)
+"""
+
+
+@linux
+def test_an_interrupt_ends_a_prediction_in_many_threads():
+    assert run(INTERRUPT, FASTMLP_OVERSUBSCRIBE="1").strip() == "True"
+
+
+FORK_IN_HANDLER = """
+    import os, signal
+    import numpy as np
+    import fastmlp
+
+    children = []
+    def handler(*_):
+        if not children:
+            children.append(os.fork())
+            signal.alarm(20 if children[0] == 0 else 0)
+
+    X = np.random.default_rng(0).random((100_000, 50), "f")
+    model = fastmlp.MLP([50, 200, 200, 3])
+    expected = model.forward(X, n_threads=1).tobytes()
+    model.forward(X, n_threads=3)
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    same = model.forward(X, n_threads=3).tobytes() == expected
+    while not children:
+        pass
+    if children[0] == 0:
+        os._exit(0 if same else 1)
+    print(same, os.waitpid(children[0], 0)[1])
+"""
+
+
+@linux
+def test_a_fork_in_the_middle_of_a_prediction_leaves_two():
+    """The child goes on with workers of its own."""
+    assert run(FORK_IN_HANDLER, FASTMLP_OVERSUBSCRIBE="1").strip() == "True 0"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_signals_go_to_the_caller(many_threads):
+    """A handler runs while other threads have parts of the work, and the work is done."""
+    model, seen = fastmlp.MLP([100, 300, 10]), []
+    X = rows(20_000, 100)
+    expected = model.predict(X, n_threads=1).tobytes()
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(threading.get_ident()))
+    try:
+        timer = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGUSR1))
+        timer.start()
+        deadline = time.monotonic() + 60
+        while not seen and time.monotonic() < deadline:
+            assert model.predict(X, n_threads=4).tobytes() == expected
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert seen == [threading.main_thread().ident]
+
+
+def test_predict_takes_what_fit_has_taken():
+    """True is an integer to scikit-learn; and what is no number of threads only `fit` refuses."""
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    X, y = rows(40, 3), np.arange(40) % 2
+    estimator = fastmlp.MLPClassifier((3,), solver="lbfgs", n_threads=True).fit(X, y)
+    expected = estimator.predict_proba(X)
+    for n_threads in (0, "two", np.int64(2)):
+        estimator.set_params(n_threads=n_threads)
+        assert np.array_equal(estimator.predict_proba(X), expected)
