@@ -1,6 +1,6 @@
-"""The contenders for one row: class probabilities of the same network, as often as asked.
+"""The contenders for predictions: class probabilities of the same rows, as often as asked.
 
-A contender is a function of (shape, x, y, threads), with x of shape (1, n_in), that returns its
+A contender is a function of (shape, x, y, threads), with x of shape (rows, n_in), that returns its
 version, what computes in it, and a function that predicts so many times and returns the
 probability of the first class. x is handed over as the kind of array that the contender likes
 best, and the answer taken as it comes.
@@ -39,7 +39,7 @@ def fastmlp_forward(shape: Shape, x, y, threads: int) -> Ready:
     def calls(n: int) -> float:
         for _ in range(n):
             Z = model.forward(x)
-        return float((np.exp(Z - Z.max()) / np.exp(Z - Z.max()).sum())[0, 0])
+        return float(np.exp(Z[0, 0] - Z[0].max()) / np.exp(Z[0] - Z[0].max()).sum())
 
     return fastmlp.__version__, f"own, {fastmlp.engines.simd_level()}", calls
 
@@ -56,9 +56,9 @@ def numpy(shape: Shape, x, y, threads: int) -> Ready:
             np.maximum(A, 0, out=A)
         Z = A @ W
         Z += b
-        Z -= Z.max()
+        Z -= Z.max(axis=1, keepdims=True)
         np.exp(Z, out=Z)
-        Z /= Z.sum()
+        Z /= Z.sum(axis=1, keepdims=True)
         return Z
 
     return np.__version__, blas_core(), repeated(predict)
@@ -138,8 +138,8 @@ def onnx_runtime(shape: Shape, x, y, threads: int) -> Ready:
     graph = helper.make_graph(
         nodes,
         "mlp",
-        [helper.make_tensor_value_info("x", real, [1, shape.sizes[0]])],
-        [helper.make_tensor_value_info(name, real, [1, shape.sizes[-1]])],
+        [helper.make_tensor_value_info("x", real, [len(x), shape.sizes[0]])],
+        [helper.make_tensor_value_info(name, real, [len(x), shape.sizes[-1]])],
         constants,
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

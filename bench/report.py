@@ -80,17 +80,18 @@ def versions(rows: list[Row]) -> str:
 def details(rows: list[Row]) -> str:
     """The rows of one race; `fastmlp is` counts how many times as fast as the contender."""
     present = [row for row in rows if not row["absent"]]
-    ours, predicts = present[0], present[0]["task"] == "predict"
+    ours, one_row = present[0], present[0]["rows"] == 1
     title = f"### {ours['shape']}, {ours['threads']} thread{'s' * (ours['threads'] > 1)}"
-    if predicts:
-        columns = ["µs a row", "spread", "fastmlp is", "probability"]
+    value = "probability" if ours["task"] == "predict" else "final loss"
+    if one_row:
+        columns = ["µs a row", "spread", "fastmlp is", value]
     else:
         title += f" (probe {ours['probe']:.0f} GFLOP/s)"
-        columns = ["samples/s", "GFLOP/s", "of the probe", "spread", "fastmlp is", "final loss"]
+        columns = ["samples/s", "GFLOP/s", "of the probe", "spread", "fastmlp is", value]
     head = f"| contender | {' | '.join(columns)} |"
     lines = [title, "", head, "|---" + "|--:" * len(columns) + "|"]
     for row in present:
-        if predicts:
+        if one_row:
             speeds = f"{1e6 / row['samples_per_second']:.2f}"
         else:
             speeds = (
@@ -144,7 +145,7 @@ def speed(row: Row | None) -> str:
     """GFLOP/s and the share of the probe, or the time of one row."""
     if row is None:
         return "–"
-    if row["task"] == "predict":
+    if row["rows"] == 1:
         return f"{1e6 / row['samples_per_second']:.2f} µs"
     return f"{row['gflops']:.1f} GFLOP/s ({row['percent']:.0f} %)"
 

@@ -45,6 +45,7 @@ def row(contender: Contender, shape: Shape, threads: int, probe: float) -> dict[
     result = {
         "shape": shape.name,
         "task": shape.task,
+        "rows": shape.rows,
         "threads": threads,
         "contender": contender.name,
         "absent": contender.absent,
@@ -104,7 +105,7 @@ def main() -> None:
         chosen = arguments.contender and ["fastmlp", *arguments.contender]
         for threads in arguments.threads:
             for shape in map(SHAPES.get, shapes):
-                if shape.task == "predict" and threads > 1:
+                if shape.rows == 1 and threads > 1:
                     continue  # one row is no work for two
                 raced = race(shape, threads, arguments.rounds, chosen)
                 rows += raced

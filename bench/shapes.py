@@ -24,7 +24,7 @@ class Shape:
     batch : rows of a step
     rows : rows of the data, a multiple of batch
     optimizer : "sgd", with momentum, or "adam"
-    task : "train", or "predict": the class probabilities of one row
+    task : "train", or "predict": the class probabilities of all rows at once
     source : "random", or "mnist": the images, of whose numbers four in five are 0
     """
 
@@ -40,7 +40,7 @@ class Shape:
     def name(self) -> str:
         words = ["-".join(map(str, self.sizes))]
         if self.task == "predict":
-            words.append("one row")
+            words.append("one row" if self.rows == 1 else f"{self.rows:,} rows")
         else:
             words.append(f"b{self.batch}" if self.shuffle else "full batch")
         words += ["adam"] if self.optimizer == "adam" else []
@@ -63,7 +63,7 @@ class Shape:
     @property
     def repeats(self) -> int:
         """Epochs, or calls, of a contender's turn: about a second for a middling one."""
-        if self.task == "predict":
+        if self.rows == 1:
             return CALLS_PER_TURN
         by_flops = FLOPS_PER_TURN / (self.flops_per_row * self.rows)
         by_steps = STEPS_PER_TURN / (self.rows / self.batch)
@@ -123,6 +123,13 @@ SETS = {
     "one row": [
         Shape((64, 100, 10), 1, 1, task="predict"),
         Shape((784, 256, 128, 10), 1, 1, task="predict"),
+    ],
+    "many rows": [
+        Shape((64, 100, 10), 1000, 1000, task="predict"),
+        Shape((784, 128, 10), 100, 100, task="predict"),
+        Shape((784, 256, 128, 10), 1000, 1000, task="predict"),
+        Shape((784, 512, 512, 10), 10_000, 10_000, task="predict"),
+        Shape((1024, 2048, 2048, 1000), 1000, 1000, task="predict"),
     ],
 }
 SHAPES = {shape.name: shape for shapes in SETS.values() for shape in shapes}

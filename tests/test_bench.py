@@ -98,12 +98,13 @@ def test_a_full_batch_needs_no_order(bench, name):
 
 
 @THEIR_WARNINGS
+@pytest.mark.parametrize("n", [1, 6])
 @pytest.mark.parametrize("name", PREDICTORS)
-def test_all_predict_the_same(bench, name):
+def test_all_predict_the_same(bench, name, n):
     contender, shapes, predict = bench("contender"), bench("shapes"), bench("predict")
     if reason := contender.missing(name):
         pytest.skip(reason)
-    shape = shapes.Shape((5, 9, 3), 1, 1, task="predict")
+    shape = shapes.Shape((5, 9, 3), n, n, task="predict")
     x, y = shape.data()
     _, _, calls = predict.CONTENDERS[name](shape, x, y, 1)
     expected = fastmlp.MLP((5, 9, 3), seed=0).predict_proba(x)[0, 0]
@@ -127,7 +128,7 @@ def test_a_race_of_processes(bench, monkeypatch):
 
 
 def made_up(contender, rate, value=0.5, **changes):
-    row = {"shape": "4-3-2 b1", "task": "train", "threads": 1, "contender": contender}
+    row = {"shape": "4-3-2 b1", "task": "train", "rows": 9, "threads": 1, "contender": contender}
     row |= {"absent": None, "version": "1", "kernels": "none", "seconds_per_row": [1 / rate]}
     row |= {"samples_per_second": rate, "gflops": rate, "probe": 100.0, "percent": rate}
     return row | {"spread": 0.1, "value": value} | changes
@@ -155,8 +156,17 @@ def test_tables_tell_where_we_lose_and_who_differs(bench):
         "**differ**: PyTorch eager |",
     ]
     details = report.details(rows)
+    assert "| final loss |" in details
     assert "| PyTorch eager | 25 | 25.0 | 25 % | 10 % | 2.00 × | 0.6 **differs** |" in details
     assert "Absent: JAX, jax not installed." in details
+
+
+def test_one_row_is_told_in_microseconds(bench):
+    report, run = bench("report"), bench("run")
+    for rows, told in ((1, "20000.00 µs"), (9, "50.0 GFLOP/s (50 %)")):
+        raced = run.judge([made_up("fastmlp", 50.0, task="predict", rows=rows)])
+        assert report.speed(raced[0]) == told
+        assert "| probability |" in report.details(raced)
 
 
 def test_a_loss_that_is_no_number_differs(bench):
