@@ -101,8 +101,8 @@ typedef struct fm_engine {
     void (*store)(const fm_run *run);
     // Whether all parameters in the state are finite, and under Adam all mean squares.
     int (*finite)(const fm_run *run);
-    // out (B, sizes[L]) = logits or values of params for X (B, sizes[0]).
-    void (*forward)(fm_run *run, void *out, const void *X, ptrdiff_t B);
+    // out (B, sizes[L]) = logits or values of params for X (B, sizes[0]), or the softmax of each row.
+    void (*forward)(fm_run *run, void *out, const void *X, ptrdiff_t B, int softmax);
     // Sum of the squares of all weights in the state, biases left out.
     double (*penalty)(const fm_run *run);
     // run->gradients of params and the mean loss of the batch. Returns the loss summed over rows, as

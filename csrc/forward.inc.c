@@ -62,7 +62,7 @@ static void R(linear_forward)(real *C, const real *A, const real *flat, real *re
     }
 }
 
-static void R(forward)(const fm_run *run, void *out, const void *X, ptrdiff_t B)
+static void R(forward)(const fm_run *run, void *out, const void *X, ptrdiff_t B, int softmax)
 {
     const fm_layer *layers = R(layers)(run);
     const fm_net *net = &run->net;
@@ -82,6 +82,8 @@ static void R(forward)(const fm_run *run, void *out, const void *X, ptrdiff_t B)
         lda = FM_BLOCK;
         stride = out_stride;
     }
+    if (softmax)
+        R(softmax)(C, B, O, out_stride);
     for (ptrdiff_t b = 0; b < B; b++)
         for (ptrdiff_t o = 0; o < O; o += FM_BLOCK)
             memcpy((real *)out + b * O + o, C + R(column)(out_stride, o) + b * FM_BLOCK,

@@ -40,7 +40,7 @@ typedef struct fm_functions {
     void (*load)(fm_run *run);
     void (*store)(const fm_run *run);
     int (*finite)(const fm_run *run);
-    void (*forward)(const fm_run *run, void *out, const void *X, ptrdiff_t B);
+    void (*forward)(const fm_run *run, void *out, const void *X, ptrdiff_t B, int softmax);
     void (*gather)(fm_run *run, ptrdiff_t first, ptrdiff_t last);
     int (*has_many_zeros)(const fm_run *run);
     void (*mark_nonzero)(fm_run *run, ptrdiff_t first, ptrdiff_t last);

@@ -51,6 +51,7 @@ INLINE ptrdiff_t R(max)(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 #include "errands.inc.c"
 #include "tile.inc.c"
 #include "activations.inc.c"
+#include "softmax.inc.c"
 #include "loss.inc.c"
 #include "gather.inc.c"
 #include "few.inc.c"

@@ -1,27 +1,6 @@
 // Losses on rows of a matrix in blocks of columns, `stride` apart. What of dZ is subnormal becomes 0: all
 // products with it would be slow on some CPUs, and sure outputs have much of it.
 
-// The sum of 16 virtual lanes, in as many vectors as it takes, by one fixed tree: lane i and lane
-// i + 8, then i + 4, i + 2, i + 1. Overwrites the vectors.
-INLINE real R(tree_sum)(V *s)
-{
-    FM_UNROLL
-    for (int half = FM_VIRTUAL_LANES / FM_LANES / 2; half >= 1; half /= 2)
-        FM_UNROLL
-        for (int i = 0; i < half; i++)
-            s[i] = vadd(s[i], s[i + half]);
-    return vsum(s[0]);
-}
-
-static const real R(lane_numbers)[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-
-// x in the columns before O, `other` beyond; x begins with column o
-INLINE V R(before)(V x, ptrdiff_t o, ptrdiff_t lane, ptrdiff_t O, real other)
-{
-    V column = vadd(vload(R(lane_numbers) + lane), vset1((real)o));
-    return vselect_lt(column, vset1((real)O), x, vset1(other));
-}
-
 // dZ = (softmax(z) - onehot(label)) scale, in place, for one row of O logits with room for a
 // multiple of 16; up to there dZ becomes 0. Returns exp's sum; *shifted is the label's logit less
 // the largest.
@@ -29,38 +8,10 @@ static real R(softmax_row)(real *z, ptrdiff_t O, ptrdiff_t stride, int64_t label
                            real *shifted)
 {
     enum { S = FM_VIRTUAL_LANES / FM_LANES };
-    const real low = (real)-INFINITY;
-    V top[S], sum[S];
-    FM_UNROLL
-    for (int i = 0; i < S; i++) {
-        top[i] = vset1(low);
-        sum[i] = vset1(0);
-    }
-    for (ptrdiff_t o = 0; o < O; o += FM_VIRTUAL_LANES)
-        FM_UNROLL
-        for (int i = 0; i < S; i++)
-            top[i] = vmax(R(before)(vload(z + R(column)(stride, o) + i * FM_LANES), o,
-                                    i * FM_LANES, O, low),
-                          top[i]);
-    FM_UNROLL
-    for (int i = 1; i < S; i++)
-        top[0] = vmax(top[0], top[i]);
-    const real most = vlargest(top[0]);
-    const V largest = vset1(most);
-    *shifted = z[R(column)(stride, label)] - most;
-
-    for (ptrdiff_t o = 0; o < O; o += FM_VIRTUAL_LANES)
-        FM_UNROLL
-        for (int i = 0; i < S; i++) {
-            real *at = z + R(column)(stride, o) + i * FM_LANES;
-            // exp(0) where there is no logit, not exp(-inf), which some CPUs are slow to find
-            V x = R(vexp)(vsub(R(before)(vload(at), o, i * FM_LANES, O, most), largest));
-            x = R(before)(x, o, i * FM_LANES, O, 0);
-            vstore(at, x);
-            sum[i] = vadd(sum[i], x);
-        }
-    const real total = R(tree_sum)(sum), factor = scale / total;
-
+    const real logit = z[R(column)(stride, label)];
+    real most;
+    const real total = R(exp_row)(z, O, stride, &most), factor = scale / total;
+    *shifted = logit - most;
     for (ptrdiff_t o = 0; o < O; o += FM_VIRTUAL_LANES)
         FM_UNROLL
         for (int i = 0; i < S; i++) {
@@ -73,45 +24,26 @@ static real R(softmax_row)(real *z, ptrdiff_t O, ptrdiff_t stride, int64_t label
     return total;
 }
 
-// The same for up to FM_LANES rows of at most 16 logits: transposed, a vector holds one class of
-// all rows, and what is a tree over lanes above is one over vectors.
+// The same for up to FM_LANES rows of at most 16 logits.
 static void R(softmax_rows)(real *Z, ptrdiff_t n, ptrdiff_t O, const int64_t *labels,
                             const real *scales, real *totals, real *shifted)
 {
-    V e[FM_VIRTUAL_LANES], sum[FM_VIRTUAL_LANES];
+    V e[FM_VIRTUAL_LANES], most;
     real at_label[FM_LANES] = {0}, label_numbers[FM_LANES] = {0};
     for (ptrdiff_t r = 0; r < n; r++) {
         at_label[r] = Z[r * FM_BLOCK + labels[r]];
         label_numbers[r] = (real)labels[r];
     }
-    for (int c = 0; c < FM_VIRTUAL_LANES; c += FM_LANES) {
-        for (ptrdiff_t r = 0; r < FM_LANES; r++)
-            e[c + r] = vload(Z + (r < n ? r : n - 1) * FM_BLOCK + c);
-        vtranspose(e + c);
-    }
-    V most = e[0], label = vload(label_numbers);
-    for (ptrdiff_t o = 1; o < O; o++)
-        most = vmax(e[o], most);
+    const V total = R(exp_rows)(e, Z, n, O, &most), label = vload(label_numbers);
     vstore(shifted, vsub(vload(at_label), most));
-    for (ptrdiff_t o = 0; o < FM_VIRTUAL_LANES; o++)
-        sum[o] = e[o] = o < O ? R(vexp)(vsub(e[o], most)) : vset1(0);
-    FM_UNROLL
-    for (int half = FM_VIRTUAL_LANES / 2; half >= 1; half /= 2)
-        FM_UNROLL
-        for (int i = 0; i < half; i++)
-            sum[i] = vadd(sum[i], sum[i + half]);
-    vstore(totals, sum[0]);
-    const V scale = vload_n(scales, (int)n), factor = vdiv(scale, sum[0]);
+    vstore(totals, total);
+    const V scale = vload_n(scales, (int)n), factor = vdiv(scale, total);
     for (ptrdiff_t o = 0; o < O; o++) {
         V not_less = vselect_lt(label, vset1((real)o), vset1(0), scale);
         V onehot = vselect_lt(label, vset1((real)(o + 1)), not_less, vset1(0));
         e[o] = R(at_least)(vsub(vmul(e[o], factor), onehot), R(least_normal));
     }
-    for (int c = 0; c < FM_VIRTUAL_LANES; c += FM_LANES) {
-        vtranspose(e + c);
-        for (ptrdiff_t r = 0; r < n; r++)
-            vstore(Z + r * FM_BLOCK + c, e[c + r]);
-    }
+    R(store_rows)(Z, e, n);
 }
 
 // y = log(x), exp(x), ... for n numbers, a multiple of the lanes or not. y may be x.

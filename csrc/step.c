@@ -41,9 +41,9 @@ static void load(fm_run *run) { functions(run)->load(run); }
 static void store(const fm_run *run) { functions(run)->store(run); }
 static int all_finite(const fm_run *run) { return functions(run)->finite(run); }
 
-static void forward(fm_run *run, void *out, const void *X, ptrdiff_t B)
+static void forward(fm_run *run, void *out, const void *X, ptrdiff_t B, int softmax)
 {
-    functions(run)->forward(run, out, X, B);
+    functions(run)->forward(run, out, X, B, softmax);
 }
 
 typedef struct step_job {

@@ -65,7 +65,7 @@ static void outputs_of(const fm_engine *engine, fm_run run, size_t n_bytes)
         stop("no memory");
     memset(run.workspace, 0xff, workspace); // NaN
     engine->prepare(&run);
-    engine->forward(&run, outputs, run.X, run.max_rows);
+    engine->forward(&run, outputs, run.X, run.max_rows, 0);
     give(outputs, n_bytes);
     fm_release(outputs);
     fm_release(run.workspace);

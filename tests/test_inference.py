@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from levels import DTYPES, LEVELS, capsule
+from levels import DTYPES, LEVELS, capsule, same_bits
 from test_threads import linux, run
 
 import fastmlp
@@ -62,6 +62,42 @@ def test_threads_reach_what_users_call(many_threads):
     fitted = fastmlp.MLP([20, 1], loss="binary_cross_entropy", seed=0)
     alone = fitted.predict_proba(X, n_threads=1).tobytes()
     assert fitted.predict_proba(X, n_threads=4).tobytes() == alone
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("level", [*LEVELS, "blas"])
+def test_probabilities_are_the_softmax_of_the_outputs(level, dtype):
+    """Any number of classes and rows; and a row has the bits that it has among others."""
+    u, tiny = np.finfo(dtype).eps / 2, np.finfo(dtype).smallest_subnormal
+    for O in (*range(1, 41), 64, 100, 333):
+        model = fastmlp.MLP([4, O], dtype=dtype, seed=O)
+        model.params *= [1, 20, 400][O % 3]  # from flat to sure
+        network, X = inference(level, model), rows(40, 4, dtype)
+        for n in (1, 2, 7, 8, 9, 15, 16, 17, 40):
+            Z = network.infer(X[:n], model.params, OUTPUTS).astype(np.longdouble)
+            P = network.infer(X[:n], model.params, PROBABILITIES)
+            below = Z.max(axis=1, keepdims=True) - Z
+            expected = np.exp(-below)
+            expected /= expected.sum(axis=1, keepdims=True)
+            # a rounding of the difference, 2 ulp of exp for each of the sum, the sum, the quotient
+            bound = (below + 4 + 4 + O + 1) * u * expected + tiny
+            assert (np.abs(P - expected) <= bound).all(), (O, n)
+            if level != "blas":
+                reference = inference(LEVELS[0], model).infer(X, model.params, PROBABILITIES)
+                assert same_bits(P, reference[:n]), (O, n)
+
+
+@pytest.mark.parametrize("level", [*LEVELS, "blas"])
+def test_probabilities_of_what_has_overflowed(level):
+    """An infinite logit, or one that is no number, leaves no probabilities; huge ones do."""
+    for O in (3, 16, 20):
+        model = fastmlp.MLP([1, O])
+        for logit, expected in ((np.inf, np.nan), (np.nan, np.nan), (3e38, 1), (-3e38, 0)):
+            model.params[:] = 0
+            model.biases[0][O - 1] = logit
+            for n in (1, 20):
+                P = inference(level, model).infer(np.ones((n, 1), "f"), model.params, PROBABILITIES)
+                np.testing.assert_array_equal(P[:, O - 1], np.full(n, expected, "f"))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

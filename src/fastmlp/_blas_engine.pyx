@@ -5,7 +5,7 @@ reference. Sizes: B rows, I inputs, O outputs, L layers.
 """
 
 from cpython.pycapsule cimport PyCapsule_New
-from libc.math cimport INFINITY, NAN, isfinite, log, log1p, sqrt
+from libc.math cimport INFINITY, NAN, exp, isfinite, log, log1p, sqrt
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy, memset
@@ -384,7 +384,25 @@ cdef void _engine_store(const fm_run *run) noexcept nogil:
         memcpy(run.moment2, <char *>run.state + 2 * n_bytes, n_bytes)
 
 
-cdef void _engine_forward(fm_run *run, void *out, const void *X, ptrdiff_t B) noexcept nogil:
+cdef void _softmax(floating *Z, ptrdiff_t n, ptrdiff_t O) noexcept nogil:
+    # rows of logits Z (n, O) become rows of probabilities
+    cdef ptrdiff_t i, o
+    cdef floating most, total
+    for i in range(n):
+        most = Z[0]
+        for o in range(1, O):
+            most = max(most, Z[o])
+        total = 0
+        for o in range(O):
+            Z[o] = <floating>exp(<double>(Z[o] - most))
+            total += Z[o]
+        for o in range(O):
+            Z[o] /= total
+        Z += O
+
+
+cdef void _engine_forward(fm_run *run, void *out, const void *X, ptrdiff_t B,
+                          int softmax) noexcept nogil:
     cdef char *A_0 = _first_activation(run)
     cdef void *A_L
     if run.net.dtype == FM_FLOAT32:
@@ -394,6 +412,10 @@ cdef void _engine_forward(fm_run *run, void *out, const void *X, ptrdiff_t B) no
         A_L = _forward(run, <const double *>X, <double *>A_0, <const double *>run.params,
                        <double *>NULL, B)
     memcpy(out, A_L, B * run.net.sizes[run.net.n_layers] * _itemsize(&run.net))
+    if softmax and run.net.dtype == FM_FLOAT32:
+        _softmax(<float *>out, B, run.net.sizes[run.net.n_layers])
+    elif softmax:
+        _softmax(<double *>out, B, run.net.sizes[run.net.n_layers])
 
 
 cdef double _engine_gradients(fm_run *run) noexcept nogil:

@@ -12,7 +12,7 @@ from cpython.buffer cimport (
 )
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
-from libc.math cimport INFINITY, exp, isfinite, pow, sqrt
+from libc.math cimport INFINITY, isfinite, pow, sqrt
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -56,7 +56,7 @@ cdef size_t ALIGNMENT = 64
 # Work of a step for which a thread is worth meeting, 15 to 30 microseconds of it.
 cdef double FLOPS_PER_THREAD = 3e6
 # Work of `infer` for which a thread is worth waking, and rows.
-cdef double FLOPS_TO_INFER = 1e7
+cdef double FLOPS_TO_INFER = 5e6
 cdef ptrdiff_t ROWS_TO_INFER = 8
 
 

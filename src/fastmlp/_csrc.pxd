@@ -66,7 +66,8 @@ cdef extern from "fastmlp.h" nogil:
         void (*load)(fm_run *run) noexcept nogil
         void (*store)(const fm_run *run) noexcept nogil
         int (*finite)(const fm_run *run) noexcept nogil
-        void (*forward)(fm_run *run, void *out, const void *X, ptrdiff_t B) noexcept nogil
+        void (*forward)(fm_run *run, void *out, const void *X, ptrdiff_t B,
+                        int softmax) noexcept nogil
         double (*penalty)(const fm_run *run) noexcept nogil
         double (*gradients)(fm_run *run) noexcept nogil
         double (*step)(fm_run *run) noexcept nogil

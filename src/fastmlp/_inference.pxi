@@ -16,26 +16,10 @@ cdef void _argmax(int64_t *classes, const floating *Z, ptrdiff_t n, ptrdiff_t O)
         classes[i] = best
 
 
-cdef void _softmax(floating *Z, ptrdiff_t n, ptrdiff_t O) noexcept nogil:
-    # rows of logits Z (n, O) become rows of probabilities
-    cdef ptrdiff_t i, o
-    cdef floating most, total
-    for i in range(n):
-        most = Z[0]
-        for o in range(1, O):
-            most = max(most, Z[o])
-        total = 0
-        for o in range(O):
-            Z[o] = <floating>exp(<double>(Z[o] - most))
-            total += Z[o]
-        for o in range(O):
-            Z[o] /= total
-        Z += O
-
-
 # What one thread has of a call of `infer`: memory of its own.
 cdef struct Share:
     fm_run run
+    char *Z  # room for the outputs of its rows, where only their classes are asked for
     bint nonfinite  # whether it has met NaN or infinity among the inputs
 
 
@@ -46,9 +30,9 @@ cdef struct Rows:
     int n_shares
     ptrdiff_t B, n_parts
     const char *X
-    char *Z
+    char *Z           # outputs, or NULL
     int64_t *classes  # or NULL
-    bint to_probabilities
+    bint softmax
 
 
 cdef void _send(void *argument, int thread, ptrdiff_t part) noexcept nogil:
@@ -60,24 +44,19 @@ cdef void _send(void *argument, int thread, ptrdiff_t part) noexcept nogil:
     cdef ptrdiff_t I = net.sizes[0], O = net.sizes[net.n_layers]
     cdef ptrdiff_t itemsize = 4 if net.dtype == FM_FLOAT32 else 8
     cdef const char *X = rows.X + first * I * itemsize
-    cdef char *Z = rows.Z + first * O * itemsize
+    cdef char *Z = share.Z if rows.Z == NULL else rows.Z + first * O * itemsize
     if itemsize == 4:
         share.nonfinite |= fm_first_nonfinite_float32(<const float *>X, n * I) >= 0
     else:
         share.nonfinite |= fm_first_nonfinite_float64(<const double *>X, n * I) >= 0
     if share.nonfinite:
         return
-    rows.engine.forward(&share.run, Z, X, n)
+    rows.engine.forward(&share.run, Z, X, n, rows.softmax)
     if rows.classes != NULL:
         if itemsize == 4:
             _argmax(rows.classes + first, <const float *>Z, n, O)
         else:
             _argmax(rows.classes + first, <const double *>Z, n, O)
-    elif rows.to_probabilities:
-        if itemsize == 4:
-            _softmax(<float *>Z, n, O)
-        else:
-            _softmax(<double *>Z, n, O)
 
 
 cdef ptrdiff_t _rows_of_a_part(ptrdiff_t n, int n_threads) noexcept nogil:
@@ -166,7 +145,7 @@ cdef class Inference:
         parameters before or after.
         """
         cdef Py_buffer view
-        cdef Pointer outputs, classes
+        cdef Pointer memory
         cdef Rows rows
         cdef ptrdiff_t n
         cdef uint64_t n_writes
@@ -181,15 +160,16 @@ cdef class Inference:
             if not self._takes(&view):
                 return None
             n = view.shape[0]
-            out = empty((n, self.n_out), self.dtype)
-            outputs = Pointer(out, n * self.n_out * self.itemsize, True)
-            rows.engine = self.engine
-            rows.X, rows.Z, rows.classes = <const char *>view.buf, <char *>outputs.view.buf, NULL
-            rows.to_probabilities = what == PROBABILITIES
+            rows.engine, rows.X = self.engine, <const char *>view.buf
+            rows.Z, rows.classes, rows.softmax = NULL, NULL, what == PROBABILITIES
             if what == CLASSES:
                 out = empty(n, LABEL)
-                classes = Pointer(out, n * sizeof(int64_t), True)
-                rows.classes = <int64_t *>classes.view.buf
+                memory = Pointer(out, n * sizeof(int64_t), True)
+                rows.classes = <int64_t *>memory.view.buf
+            else:
+                out = empty((n, self.n_out), self.dtype)
+                memory = Pointer(out, n * self.n_out * self.itemsize, True)
+                rows.Z = <char *>memory.view.buf
             rows.n_shares = self._n_threads(n, threads)
             n_writes = self.writes.count()
             sent = self._forward(rows, n, params, n_writes, False)
@@ -245,8 +225,9 @@ cdef class Inference:
                     sent = self._rows(&rows, n_writes, own)
                     start += rows.B
                     rows.X += rows.B * self.n_in * self.itemsize
-                    rows.Z += rows.B * self.n_out * self.itemsize
-                    if rows.classes != NULL:
+                    if rows.Z != NULL:
+                        rows.Z += rows.B * self.n_out * self.itemsize
+                    else:
                         rows.classes += rows.B
                     if start < n:
                         _check_signals()
@@ -259,7 +240,7 @@ cdef class Inference:
 
     cdef void *_workspaces(self, Rows *rows, ptrdiff_t most, void *params) except NULL:
         # of all shares, each for up to `most` rows
-        cdef size_t workspace, state
+        cdef size_t workspace, state, outputs = 0
         cdef int i
         cdef char *memory
         cdef fm_run *run = &rows.shares.run
@@ -269,15 +250,19 @@ cdef class Inference:
         run.max_rows = most
         self.engine.sizes(run, &workspace, &state)
         workspace = _aligned(workspace)
-        memory = <char *>fm_allocate(rows.n_shares * workspace)
+        if rows.Z == NULL:
+            outputs = _aligned(most * self.n_out * self.itemsize)
+        memory = <char *>fm_allocate(rows.n_shares * (workspace + outputs))
         if memory == NULL:
             raise MemoryError(
-                f"no memory for the {rows.n_shares * workspace} bytes of working space of the network"
+                f"no memory for the {rows.n_shares * (workspace + outputs)} bytes of working space of "
+                f"the network"
             )
         for i in range(rows.n_shares):
             if i > 0:
                 rows.shares[i].run = run[0]
-            rows.shares[i].run.workspace = memory + i * workspace
+            rows.shares[i].run.workspace = memory + i * (workspace + outputs)
+            rows.shares[i].Z = memory + i * (workspace + outputs) + workspace
             rows.shares[i].nonfinite = False
             self.engine.prepare(&rows.shares[i].run)
         return memory
