@@ -49,7 +49,7 @@ cdef void _send(void *argument, int thread, ptrdiff_t part) noexcept nogil:
         share.nonfinite |= fm_first_nonfinite_float32(<const float *>X, n * I) >= 0
     else:
         share.nonfinite |= fm_first_nonfinite_float64(<const double *>X, n * I) >= 0
-    if share.nonfinite:
+    if share.nonfinite or n == 0:
         return
     rows.engine.forward(&share.run, Z, X, n, rows.softmax)
     if rows.classes != NULL:
@@ -202,8 +202,7 @@ cdef class Inference:
         # In memory of its own, so that calls do not meet; CHANGED where the parameters, unless they
         # are its own too, have been written since there were n_writes.
         cdef Pointer parameters = self._params(params, False)
-        cdef ptrdiff_t part = _rows_of_a_part(n, rows.n_shares), start = 0
-        cdef ptrdiff_t most = FORWARD_ROWS // part * part * rows.n_shares  # at a time
+        cdef ptrdiff_t part = _rows_of_a_part(n, rows.n_shares), start = 0, most
         cdef int sent = DONE
         cdef Share one
         cdef void *memory = NULL
@@ -217,6 +216,7 @@ cdef class Inference:
             if n == 1:  # sooner done than the interpreter handed over
                 rows.B = rows.n_parts = 1
                 return self._rows(&rows, n_writes, own)
+            most = FORWARD_ROWS // part * part * rows.n_shares  # at a time
             with nogil:
                 while start < n and sent == DONE:
                     rows.B = min(n - start, most)
@@ -239,7 +239,7 @@ cdef class Inference:
                 free(rows.shares)
 
     cdef void *_workspaces(self, Rows *rows, ptrdiff_t most, void *params) except NULL:
-        # of all shares, each for up to `most` rows
+        # of all shares, each for up to `most` rows; where there is no memory for several, of one
         cdef size_t workspace, state, outputs = 0
         cdef int i
         cdef char *memory
@@ -253,10 +253,12 @@ cdef class Inference:
         if rows.Z == NULL:
             outputs = _aligned(most * self.n_out * self.itemsize)
         memory = <char *>fm_allocate(rows.n_shares * (workspace + outputs))
+        if memory == NULL and rows.n_shares > 1:
+            rows.n_shares = 1
+            memory = <char *>fm_allocate(workspace + outputs)
         if memory == NULL:
             raise MemoryError(
-                f"no memory for the {rows.n_shares * (workspace + outputs)} bytes of working space of "
-                f"the network"
+                f"no memory for the {workspace + outputs} bytes of working space of the network"
             )
         for i in range(rows.n_shares):
             if i > 0:
