@@ -20,12 +20,14 @@ void fm_team_run(fm_team *team, void (*work)(void *, int), void *argument)
 }
 void fm_team_barrier(fm_team *team) { (void)team; }
 void fm_team_close(fm_team *team) { (void)team; }
-void fm_share_out(int n_threads, int max_workers, ptrdiff_t n_parts,
-                  void (*work)(void *, int, ptrdiff_t), void *argument)
+ptrdiff_t fm_share_out(int n_threads, int max_workers, ptrdiff_t n_parts,
+                       int (*work)(void *, int, ptrdiff_t), void *argument)
 {
     (void)n_threads, (void)max_workers;
-    for (ptrdiff_t part = 0; part < n_parts; part++)
-        work(argument, 0, part);
+    ptrdiff_t part = 0;
+    while (part < n_parts && work(argument, 0, part++))
+        ;
+    return part;
 }
 int fm_forks_so_far(void) { return 0; }
 void fm_hold_forks(void) {}
@@ -84,9 +86,10 @@ struct fm_team {
     void *argument;
 
     // of a team for the parts of one piece of work, to which its workers need not come
-    void (*part_work)(void *, int, ptrdiff_t);
+    int (*part_work)(void *, int, ptrdiff_t);
     ptrdiff_t n_parts;
-    atomic_ptrdiff_t next_part;
+    atomic_ptrdiff_t next_part;   // n_parts and beyond: none is left
+    atomic_ptrdiff_t n_begun;     // where somebody has ended it, else n_parts
     ticker done;                  // one more for everybody who has come, and found no more parts
 };
 
@@ -164,7 +167,11 @@ static void do_parts(fm_team *team, int thread)
 {
     ptrdiff_t part;
     while ((part = atomic_fetch_add(&team->next_part, 1)) < team->n_parts)
-        team->part_work(team->argument, thread, part);
+        if (!team->part_work(team->argument, thread, part)) {
+            part = atomic_exchange(&team->next_part, team->n_parts);
+            if (part < team->n_parts)
+                atomic_store(&team->n_begun, part);
+        }
 }
 
 static void *worker_main(void *argument)
@@ -435,11 +442,12 @@ void fm_team_close(fm_team *team)
     free(team);
 }
 
-void fm_share_out(int n_threads, int max_workers, ptrdiff_t n_parts,
-                  void (*work)(void *, int, ptrdiff_t), void *argument)
+ptrdiff_t fm_share_out(int n_threads, int max_workers, ptrdiff_t n_parts,
+                       int (*work)(void *, int, ptrdiff_t), void *argument)
 {
     fm_team team = {.size = 1, .part_work = work, .n_parts = n_parts, .argument = argument};
     atomic_init(&team.next_part, 0);
+    atomic_init(&team.n_begun, n_parts);
     ticker_init(&team.done);
     if (n_threads > 1) {
         pthread_once(&pool_once, register_fork);
@@ -465,6 +473,7 @@ void fm_share_out(int n_threads, int max_workers, ptrdiff_t n_parts,
         pthread_mutex_unlock(&pool_lock);
     }
     ticker_free(&team.done);
+    return atomic_load(&team.n_begun);
 }
 
 #endif

@@ -20,11 +20,12 @@ void fm_team_barrier(fm_team *team);
 
 void fm_team_close(fm_team *team);
 
-// Runs work(argument, thread, part) for the parts 0..n_parts-1, each once, on up to n_threads threads of
-// which the caller is thread 0, and returns when all are done. Whoever is free takes the next part; a thread
-// that comes too late, because waking it takes longer than the work, is not waited for.
-void fm_share_out(int n_threads, int max_workers, ptrdiff_t n_parts,
-                  void (*work)(void *argument, int thread, ptrdiff_t part), void *argument);
+// Runs work(argument, thread, part) for the parts 0..n_parts-1 in turn, each once, on up to n_threads threads
+// of which the caller is thread 0: whoever is free takes the next. A thread that comes too late, because waking
+// it takes longer than the work, is not waited for. Where work returns 0, no further part is begun. Returns
+// how many were done.
+ptrdiff_t fm_share_out(int n_threads, int max_workers, ptrdiff_t n_parts,
+                       int (*work)(void *argument, int thread, ptrdiff_t part), void *argument);
 
 // How many forks lie between the first process that had workers and this one.
 int fm_forks_so_far(void);

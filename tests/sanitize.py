@@ -33,8 +33,18 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).parents[1]
 KERNELS_AND_CORE = [
     *("bits", "checkpoint", "data", "epoch", "estimators", "estimators_extras", "estimators_files"),
-    *("explain", "fused", "gradients", "inputs", "kernels", "maths", "model", "options", "persist"),
-    *("steps", "threads", "trainer", "training", "vector_math", "worked_examples"),
+    *(
+        "explain",
+        "fused",
+        "gradients",
+        "inference",
+        "inputs",
+        "kernels",
+        "maths",
+        "model",
+        "options",
+    ),
+    *("persist", "steps", "threads", "trainer", "training", "vector_math", "worked_examples"),
 ]
 PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
 LEFT_OUT = {
@@ -43,12 +53,14 @@ LEFT_OUT = {
         "tests/test_epoch.py::test_ctrl_c_is_answered_within_a_tenth_of_a_second",
     ],
 }
+THREADS = ["threads", "inference"]
 # Under the thread sanitizer a child that was forked beside threads cannot make others.
 FORKS = [
     "test_forks_in_the_middle_of_another_fit",
     "test_a_fork_between_epochs_leaves_two_fits",
     "test_a_fork_in_a_signal_handler_in_the_middle_of_a_step",
     "test_a_fork_in_a_signal_handler_in_the_middle_of_gradients",
+    "test_a_fork_in_the_middle_of_a_prediction_leaves_two",
 ]
 COMMANDS = {
     "address": [
@@ -58,8 +70,8 @@ COMMANDS = {
     ],
     "thread": [
         *PYTEST,
-        *(f"--deselect=tests/test_threads.py::{test}" for test in FORKS),
-        "tests/test_threads.py",
+        *(f"--deselect=tests/test_{name}.py::{test}" for name in THREADS for test in FORKS),
+        *(f"tests/test_{name}.py" for name in THREADS),
         "tests/test_concurrency.py",
     ],
     "valgrind": ["tests/short_fit.py"],

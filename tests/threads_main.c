@@ -145,27 +145,30 @@ static int same(result a, result b)
 typedef struct parts {
     int n_threads;
     unsigned seed;
+    ptrdiff_t last;                                // after which to end it
     int times[MOST_PARTS], wrong[1 + MAX_WORKERS]; // of each part, and of each thread
 } parts;
 
-static void do_part(void *argument, int thread, ptrdiff_t part)
+static int do_part(void *argument, int thread, ptrdiff_t part)
 {
     parts *p = argument;
     p->wrong[thread] += thread >= p->n_threads;
     p->times[part]++;
     for (unsigned i = 0; i < (p->seed + (unsigned)part) % 3 * 300; i++) // some are done before others come
         __asm__ volatile("");
+    return part != p->last;
 }
 
-// Whether every part was done once.
+// Whether every part was done once, or where it was ended those that it told of.
 static int shares_out(uint64_t seed)
 {
     const ptrdiff_t n = draw(&seed, MOST_PARTS + 1);
-    parts p = {.n_threads = 1 + (int)draw(&seed, 1 + MAX_WORKERS), .seed = (unsigned)seed};
-    fm_share_out(p.n_threads, MAX_WORKERS, n, do_part, &p);
-    int as_told = 1;
+    parts p = {.n_threads = 1 + (int)draw(&seed, 1 + MAX_WORKERS), .seed = (unsigned)seed,
+               .last = draw(&seed, 2 * MOST_PARTS)};
+    const ptrdiff_t done = fm_share_out(p.n_threads, MAX_WORKERS, n, do_part, &p);
+    int as_told = done <= n && (p.last < n ? done > p.last : done == n);
     for (ptrdiff_t part = 0; part < MOST_PARTS; part++)
-        as_told &= p.times[part] == (part < n);
+        as_told &= p.times[part] == (part < done);
     for (int thread = 0; thread <= MAX_WORKERS; thread++)
         as_told &= !p.wrong[thread];
     return as_told;

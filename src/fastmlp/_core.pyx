@@ -52,6 +52,8 @@ cdef double LONG_STEP = 1e8
 OUTPUTS, CLASSES, PROBABILITIES = range(3)
 # Rows that a thread of `infer` sends through the network at a time: at most, and where there are enough.
 cdef ptrdiff_t FORWARD_ROWS = 512, ENOUGH_ROWS = 128
+# Bytes that all threads of `infer` may have for that, one of them excepted.
+cdef size_t MOST_ROOM = 1 << 30
 cdef size_t ALIGNMENT = 64
 # Work of a step for which a thread is worth meeting, 15 to 30 microseconds of it.
 cdef double FLOPS_PER_THREAD = 3e6

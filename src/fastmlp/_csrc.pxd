@@ -92,9 +92,9 @@ cdef extern from "pool.h" nogil:
         pass
 
     fm_team *fm_team_open(int n_threads, int max_workers)
-    void fm_share_out(int n_threads, int max_workers, ptrdiff_t n_parts,
-                      void (*work)(void *argument, int thread, ptrdiff_t part) noexcept nogil,
-                      void *argument)
+    ptrdiff_t fm_share_out(
+        int n_threads, int max_workers, ptrdiff_t n_parts,
+        int (*work)(void *argument, int thread, ptrdiff_t part) noexcept nogil, void *argument)
     void fm_team_close(fm_team *team)
     int fm_forks_so_far()
     void fm_hold_forks()

@@ -28,19 +28,21 @@ cdef struct Rows:
     const fm_engine *engine
     Share *shares
     int n_shares
-    ptrdiff_t B, n_parts
+    ptrdiff_t n, n_parts, done  # rows; parts, and how many of them were done in earlier goes
     const char *X
     char *Z           # outputs, or NULL
     int64_t *classes  # or NULL
     bint softmax
+    double begun      # this go
 
 
-cdef void _send(void *argument, int thread, ptrdiff_t part) noexcept nogil:
+cdef int _send(void *argument, int thread, ptrdiff_t part) noexcept nogil:
+    # whether to go on, until it is time for the caller to look around
     cdef Rows *rows = <Rows *>argument
     cdef Share *share = rows.shares + thread
     cdef const fm_net *net = &share.run.net
-    cdef ptrdiff_t first = rows.B * part // rows.n_parts
-    cdef ptrdiff_t n = rows.B * (part + 1) // rows.n_parts - first
+    cdef ptrdiff_t first = rows.n * (rows.done + part) // rows.n_parts
+    cdef ptrdiff_t n = rows.n * (rows.done + part + 1) // rows.n_parts - first
     cdef ptrdiff_t I = net.sizes[0], O = net.sizes[net.n_layers]
     cdef ptrdiff_t itemsize = 4 if net.dtype == FM_FLOAT32 else 8
     cdef const char *X = rows.X + first * I * itemsize
@@ -49,23 +51,26 @@ cdef void _send(void *argument, int thread, ptrdiff_t part) noexcept nogil:
         share.nonfinite |= fm_first_nonfinite_float32(<const float *>X, n * I) >= 0
     else:
         share.nonfinite |= fm_first_nonfinite_float64(<const double *>X, n * I) >= 0
-    if share.nonfinite or n == 0:
-        return
+    if share.nonfinite:
+        return False
     rows.engine.forward(&share.run, Z, X, n, rows.softmax)
     if rows.classes != NULL:
         if itemsize == 4:
             _argmax(rows.classes + first, <const float *>Z, n, O)
         else:
             _argmax(rows.classes + first, <const double *>Z, n, O)
+    return thread > 0 or rows.n_parts == 1 or _is_within(rows.begun, SIGNAL_INTERVAL)
 
 
-cdef ptrdiff_t _rows_of_a_part(ptrdiff_t n, int n_threads) noexcept nogil:
+cdef ptrdiff_t _n_parts(ptrdiff_t n, int n_threads) noexcept nogil:
     # Of n rows for so many threads: a few parts for each, so that none waits long for another, but
     # enough rows to be worth reading the weights.
-    cdef ptrdiff_t even = (n + n_threads - 1) // n_threads
+    cdef ptrdiff_t most = (n + n_threads - 1) // n_threads
     if n_threads > 1:
-        even = max((even + 3) // 4, min(even, ENOUGH_ROWS))
-    return min(even, FORWARD_ROWS)
+        most = max((most + 3) // 4, min(most, ENOUGH_ROWS))
+    most = min(most, FORWARD_ROWS)
+    cdef ptrdiff_t n_parts = (n + most - 1) // most
+    return (n_parts + n_threads - 1) // n_threads * n_threads
 
 
 # How far rows have come: all is done; the parameters have been written in between; or some are not finite.
@@ -98,6 +103,8 @@ cdef class Inference:
     def __cinit__(self, engine, sizes, activations, loss, dtype, *args, Writes writes=None,
                   bint any_size=False, **others):
         cdef ptrdiff_t l, L = len(sizes) - 1
+        if type(self) is Inference and (args or others):
+            raise TypeError(f"Inference takes no {args or others}")
         self.capsule = engine
         self.writes = Writes() if writes is None else writes
         self.any_size = any_size
@@ -162,6 +169,7 @@ cdef class Inference:
             n = view.shape[0]
             rows.engine, rows.X = self.engine, <const char *>view.buf
             rows.Z, rows.classes, rows.softmax = NULL, NULL, what == PROBABILITIES
+            rows.n = n
             if what == CLASSES:
                 out = empty(n, LABEL)
                 memory = Pointer(out, n * sizeof(int64_t), True)
@@ -172,10 +180,10 @@ cdef class Inference:
                 rows.Z = <char *>memory.view.buf
             rows.n_shares = self._n_threads(n, threads)
             n_writes = self.writes.count()
-            sent = self._forward(rows, n, params, n_writes, False)
+            sent = self._forward(rows, params, n_writes, False)
             if sent == CHANGED:
                 params = self.writes.copy(params)
-                sent = self._forward(rows, n, params, 0, True)
+                sent = self._forward(rows, params, 0, True)
             return out if sent == DONE else None
         finally:
             PyBuffer_Release(&view)
@@ -198,48 +206,37 @@ cdef class Inference:
             useful = <ptrdiff_t>min(2.0 * self.n_params * n / FLOPS_TO_INFER, n / <double>ROWS_TO_INFER)
         return 1 if useful < 2 else max(1, min(threads(), min(useful, 4096)))
 
-    cdef int _forward(self, Rows rows, ptrdiff_t n, params, uint64_t n_writes, bint own) except -1:
+    cdef int _forward(self, Rows rows, params, uint64_t n_writes, bint own) except -1:
         # In memory of its own, so that calls do not meet; CHANGED where the parameters, unless they
         # are its own too, have been written since there were n_writes.
         cdef Pointer parameters = self._params(params, False)
-        cdef ptrdiff_t part = _rows_of_a_part(n, rows.n_shares), start = 0, most
         cdef int sent = DONE
         cdef Share one
         cdef void *memory = NULL
-        rows.shares = &one
+        rows.shares, rows.done = &one, 0
+        rows.n_parts = _n_parts(rows.n, rows.n_shares)
         try:
             if rows.n_shares > 1:
                 rows.shares = <Share *>malloc(rows.n_shares * sizeof(Share))
                 if rows.shares == NULL:
                     raise MemoryError(f"no memory for {rows.n_shares} threads")
-            memory = self._workspaces(&rows, part, parameters.view.buf)
-            if n == 1:  # sooner done than the interpreter handed over
-                rows.B = rows.n_parts = 1
-                return self._rows(&rows, n_writes, own)
-            most = FORWARD_ROWS // part * part * rows.n_shares  # at a time
+            memory = self._workspaces(&rows, parameters.view.buf)
+            if rows.n == 1:  # sooner done than the interpreter handed over
+                return self._go(&rows, n_writes, own)
             with nogil:
-                while start < n and sent == DONE:
-                    rows.B = min(n - start, most)
-                    rows.n_parts = (rows.B + part - 1) // part
-                    rows.n_parts += (rows.n_shares - rows.n_parts % rows.n_shares) % rows.n_shares
-                    sent = self._rows(&rows, n_writes, own)
-                    start += rows.B
-                    rows.X += rows.B * self.n_in * self.itemsize
-                    if rows.Z != NULL:
-                        rows.Z += rows.B * self.n_out * self.itemsize
-                    else:
-                        rows.classes += rows.B
-                    if start < n:
-                        _check_signals()
-                        fm_gate_renew(self.writes.gate)  # this may be the child of a handler
+                sent = self._go(&rows, n_writes, own)
+                while sent == DONE and rows.done < rows.n_parts:
+                    _check_signals()
+                    fm_gate_renew(self.writes.gate)  # this may be the child of a handler
+                    sent = self._go(&rows, n_writes, own)
             return sent
         finally:
             fm_release(memory)
             if rows.shares != &one:
                 free(rows.shares)
 
-    cdef void *_workspaces(self, Rows *rows, ptrdiff_t most, void *params) except NULL:
-        # of all shares, each for up to `most` rows; where there is no memory for several, of one
+    cdef void *_workspaces(self, Rows *rows, void *params) except NULL:
+        # Of all shares, each for a part of the rows; of fewer where there is no memory for as many.
         cdef size_t workspace, state, outputs = 0
         cdef int i
         cdef char *memory
@@ -247,11 +244,13 @@ cdef class Inference:
         run[0] = self.run
         run.rule.kind = FM_NONE
         run.params = params
-        run.max_rows = most
+        run.max_rows = (rows.n + rows.n_parts - 1) // rows.n_parts
         self.engine.sizes(run, &workspace, &state)
         workspace = _aligned(workspace)
         if rows.Z == NULL:
-            outputs = _aligned(most * self.n_out * self.itemsize)
+            outputs = _aligned(run.max_rows * self.n_out * self.itemsize)
+        while rows.n_shares > 1 and rows.n_shares * (workspace + outputs) > MOST_ROOM:
+            rows.n_shares -= 1
         memory = <char *>fm_allocate(rows.n_shares * (workspace + outputs))
         if memory == NULL and rows.n_shares > 1:
             rows.n_shares = 1
@@ -269,7 +268,8 @@ cdef class Inference:
             self.engine.prepare(&rows.shares[i].run)
         return memory
 
-    cdef int _rows(self, Rows *rows, uint64_t n_writes, bint own) noexcept nogil:
+    cdef int _go(self, Rows *rows, uint64_t n_writes, bint own) noexcept nogil:
+        # as many parts as there is time for
         cdef int i, sent = DONE
         if not own:
             fm_gate_enter(self.writes.gate)
@@ -279,8 +279,11 @@ cdef class Inference:
             self._hold_forks()
             if rows.n_parts == 1:
                 _send(rows, 0, 0)
+                rows.done = 1
             else:
-                fm_share_out(rows.n_shares, rows.n_shares - 1, rows.n_parts, _send, rows)
+                rows.begun = _seconds()
+                rows.done += fm_share_out(
+                    rows.n_shares, rows.n_shares - 1, rows.n_parts - rows.done, _send, rows)
             self._let_fork()
             for i in range(rows.n_shares):
                 if rows.shares[i].nonfinite:

@@ -17,6 +17,12 @@ cdef double _seconds() noexcept nogil:
     return ts.tv_sec + 1e-9 * ts.tv_nsec
 
 
+cdef bint _is_within(double begun, double interval) noexcept nogil:
+    # whether less time has passed; clocks may be set
+    cdef double now = _seconds()
+    return begun <= now < begun + interval
+
+
 cdef int _check_signals() except -1 with gil:
     return PyErr_CheckSignals()
 

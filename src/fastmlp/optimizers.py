@@ -50,7 +50,7 @@ class SGD(Trainer):
     n_threads : int or None
         At most so many threads, and never more than this process may use. None takes one for
         every core of these, where the step is large enough to gain from it; the BLAS engine
-        leaves the number to BLAS.
+        leaves the number to BLAS. Predictions for validation data take as many.
 
     Attributes
     ----------

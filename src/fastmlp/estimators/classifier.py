@@ -94,8 +94,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):
     progress : bool
         Show a bar with the losses on standard error.
     n_threads : int or None
-        At most so many threads; None takes one for every core, as far as OMP_NUM_THREADS and the
-        machine allow, where the network is large enough to gain from them.
+        At most so many threads, to fit and to predict; None takes one for every core, as far as
+        OMP_NUM_THREADS and the machine allow, where there is enough to compute to gain from them.
     engine : {"auto", "fused", "blas"}
     dropout : float in [0, 1)
         Share of the outputs of the hidden layers that every step leaves out. The same ones for any
