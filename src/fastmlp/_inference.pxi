@@ -251,6 +251,8 @@ cdef class Inference:
             outputs = _aligned(run.max_rows * self.n_out * self.itemsize)
         while rows.n_shares > 1 and rows.n_shares * (workspace + outputs) > MOST_ROOM:
             rows.n_shares -= 1
+        if workspace + outputs > MOST_ROOM:
+            check_memory(workspace + outputs, "the working space of the network")
         memory = <char *>fm_allocate(rows.n_shares * (workspace + outputs))
         if memory == NULL and rows.n_shares > 1:
             rows.n_shares = 1

@@ -200,7 +200,8 @@ class MLP:
         X : array-like (n_samples, n_in), finite
         n_threads : int or None
             How many threads may share out the rows, where these are enough to gain by it; None
-            takes one for every core. The results are the same bits for any number.
+            takes one for every core. The results are the same bits for any number. Where there is
+            only the BLAS engine, it is left to BLAS.
 
         Returns
         -------
