@@ -33,11 +33,14 @@ cdef struct Rows:
     char *Z           # outputs, or NULL
     int64_t *classes  # or NULL
     bint softmax
-    double begun      # this go
+    # of a go: how many parts are a fair share for each, how many the caller has done, when it began
+    ptrdiff_t fair, mine
+    double begun
 
 
 cdef int _send(void *argument, int thread, ptrdiff_t part) noexcept nogil:
-    # whether to go on, until it is time for the caller to look around
+    # whether to go on: the caller looks around when it is time, but not before it has done its share,
+    # or whoever has begun another part meanwhile would keep it waiting
     cdef Rows *rows = <Rows *>argument
     cdef Share *share = rows.shares + thread
     cdef const fm_net *net = &share.run.net
@@ -53,13 +56,15 @@ cdef int _send(void *argument, int thread, ptrdiff_t part) noexcept nogil:
         share.nonfinite |= fm_first_nonfinite_float64(<const double *>X, n * I) >= 0
     if share.nonfinite:
         return False
+    if thread == 0:
+        rows.mine += 1
     rows.engine.forward(&share.run, Z, X, n, rows.softmax)
     if rows.classes != NULL:
         if itemsize == 4:
             _argmax(rows.classes + first, <const float *>Z, n, O)
         else:
             _argmax(rows.classes + first, <const double *>Z, n, O)
-    return thread > 0 or rows.n_parts == 1 or _is_within(rows.begun, SIGNAL_INTERVAL)
+    return thread > 0 or rows.mine <= rows.fair or _is_within(rows.begun, SIGNAL_INTERVAL)
 
 
 cdef ptrdiff_t _n_parts(ptrdiff_t n, int n_threads) noexcept nogil:
@@ -67,7 +72,7 @@ cdef ptrdiff_t _n_parts(ptrdiff_t n, int n_threads) noexcept nogil:
     # enough rows to be worth reading the weights.
     cdef ptrdiff_t most = (n + n_threads - 1) // n_threads
     if n_threads > 1:
-        most = max((most + 3) // 4, min(most, ENOUGH_ROWS))
+        most = min(max((most + 3) // 4, min(most, ENOUGH_ROWS)), 2 * ENOUGH_ROWS)
     most = min(most, FORWARD_ROWS)
     cdef ptrdiff_t n_parts = (n + most - 1) // most
     return (n_parts + n_threads - 1) // n_threads * n_threads
@@ -213,8 +218,8 @@ cdef class Inference:
         cdef int sent = DONE
         cdef Share one
         cdef void *memory = NULL
-        rows.shares, rows.done = &one, 0
-        rows.n_parts = _n_parts(rows.n, rows.n_shares)
+        rows.shares, rows.done, rows.mine, rows.begun = &one, 0, 0, 0
+        rows.n_parts, rows.fair = _n_parts(rows.n, rows.n_shares), 1 if rows.n_shares == 1 else 4
         try:
             if rows.n_shares > 1:
                 rows.shares = <Share *>malloc(rows.n_shares * sizeof(Share))
@@ -271,7 +276,7 @@ cdef class Inference:
         return memory
 
     cdef int _go(self, Rows *rows, uint64_t n_writes, bint own) noexcept nogil:
-        # as many parts as there is time for
+        # as many parts as take 10 to 20 ms, or a few if they take longer
         cdef int i, sent = DONE
         if not own:
             fm_gate_enter(self.writes.gate)
@@ -283,9 +288,12 @@ cdef class Inference:
                 _send(rows, 0, 0)
                 rows.done = 1
             else:
-                rows.begun = _seconds()
+                rows.begun, rows.mine = _seconds(), 0
                 rows.done += fm_share_out(
-                    rows.n_shares, rows.n_shares - 1, rows.n_parts - rows.done, _send, rows)
+                    rows.n_shares, rows.n_shares - 1,
+                    min(rows.n_parts - rows.done, rows.fair * rows.n_shares), _send, rows)
+                if _is_within(rows.begun, SIGNAL_INTERVAL / 2):
+                    rows.fair *= 2
             self._let_fork()
             for i in range(rows.n_shares):
                 if rows.shares[i].nonfinite:
