@@ -53,11 +53,23 @@ typedef struct fm_rule {
     double beta1, beta2, epsilon, corrected_rate;
 } fm_rule;
 
+// Rows of inputs, dense or sparse. A sparse matrix has the numbers of row b from starts[b] up to starts[b + 1],
+// with increasing columns; what is not there is 0. Behind the last of the columns there are FM_CSR_AHEAD more,
+// any that there are, to be looked at in advance.
+typedef struct fm_rows {
+    const void *values;          // (n, sizes[0]) where the rows are dense
+    const int32_t *columns;      // NULL where they are
+    const int64_t *starts;       // (n + 1,)
+} fm_rows;
+enum { FM_CSR_AHEAD = 8 };
+
 // All that a step reads and writes. The owner keeps every pointer alive.
 typedef struct fm_run {
     fm_net net;
     fm_rule rule;
-    const void *X;               // (n, sizes[0])
+    fm_rows X;                   // n of them
+    int is_sparse;               // whether they are sparse, in all steps
+    void *entries;               // where they are: for each of a batch's numbers room for two
     const void *y;               // int64_t (n,) for cross-entropy, else (n, sizes[L]) like X
     const void *sample_weight;   // (n,) like X, or NULL for 1 each
     double weight_sum;           // of the sample weights of this batch
@@ -101,8 +113,8 @@ typedef struct fm_engine {
     void (*store)(const fm_run *run);
     // Whether all parameters in the state are finite, and under Adam all mean squares.
     int (*finite)(const fm_run *run);
-    // out (B, sizes[L]) = logits or values of params for X (B, sizes[0]), or the softmax of each row.
-    void (*forward)(fm_run *run, void *out, const void *X, ptrdiff_t B, int softmax);
+    // out (B, sizes[L]) = logits or values of params for the first B rows of X, or the softmax of each row.
+    void (*forward)(fm_run *run, void *out, const fm_rows *X, ptrdiff_t B, int softmax);
     // Sum of the squares of all weights in the state, biases left out.
     double (*penalty)(const fm_run *run);
     // run->gradients of params and the mean loss of the batch. Returns the loss summed over rows, as

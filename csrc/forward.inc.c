@@ -62,20 +62,23 @@ static void R(linear_forward)(real *C, const real *A, const real *flat, real *re
     }
 }
 
-static void R(forward)(const fm_run *run, void *out, const void *X, ptrdiff_t B, int softmax)
+static void R(forward)(const fm_run *run, void *out, const fm_rows *X, ptrdiff_t B, int softmax)
 {
     const fm_layer *layers = R(layers)(run);
     const fm_net *net = &run->net;
-    const real *A = X;
+    const real *A = X->values;
     const ptrdiff_t out_stride = R(block_stride)(run), O = net->sizes[net->n_layers];
     ptrdiff_t lda = net->sizes[0], stride = FM_BLOCK;
     real *C = NULL;
     for (const fm_layer *layer = layers; layer < layers + net->n_layers; layer++) {
         const int activation = R(activation_of)(net, layer - layers);
         C = R(at)(run, layer->out);
-        R(linear_forward)(C, A, (const real *)run->params + layer->flat, R(rest)(run), layer, B, lda,
-                          stride, out_stride,
-                          activation == FM_RELU ? FM_STORE_RELU : FM_STORE);
+        const real *flat = (const real *)run->params + layer->flat;
+        const int epilogue = activation == FM_RELU ? FM_STORE_RELU : FM_STORE;
+        if (layer == layers && X->columns)
+            R(csr_linear_forward)(C, X, flat, layer, B, out_stride, epilogue);
+        else
+            R(linear_forward)(C, A, flat, R(rest)(run), layer, B, lda, stride, out_stride, epilogue);
         if (!R(is_in_tile)(activation))
             R(activation_forward)(C, NULL, B, layer->O, out_stride, activation);
         A = C;

@@ -24,7 +24,8 @@ typedef struct fm_layer {
     ptrdiff_t vectors, n_groups; // of a row of outputs: a group has as many vectors as any other
     int turned;                  // whether an update changes W^T, and renews W
     ptrdiff_t W, moment1, moment2, WT;
-    ptrdiff_t in;                // A_{l-1}
+    ptrdiff_t in;                // A_{l-1}, unless it is a sparse matrix
+    ptrdiff_t ends;              // in the first layer, where it is: where its columns end among run->entries
     ptrdiff_t ahead;             // in the first layer, where rows of X are long: A_0 of the next batch
     ptrdiff_t nonzero;           // in the first layer, unless it is small or turned: which of A_0 are not 0
     ptrdiff_t out;               // A_l, and in the last layer dZ_l as well
@@ -40,8 +41,9 @@ typedef struct fm_functions {
     void (*load)(fm_run *run);
     void (*store)(const fm_run *run);
     int (*finite)(const fm_run *run);
-    void (*forward)(const fm_run *run, void *out, const void *X, ptrdiff_t B, int softmax);
+    void (*forward)(const fm_run *run, void *out, const fm_rows *X, ptrdiff_t B, int softmax);
     void (*gather)(fm_run *run, ptrdiff_t first, ptrdiff_t last);
+    void (*list_entries)(fm_run *run, int part, int n_parts);
     int (*has_many_zeros)(const fm_run *run);
     void (*mark_nonzero)(fm_run *run, ptrdiff_t first, ptrdiff_t last);
     int (*n_by_columns)(const fm_run *run, int n_threads);

@@ -56,6 +56,7 @@ INLINE ptrdiff_t R(max)(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 #include "gather.inc.c"
 #include "few.inc.c"
 #include "zeros.inc.c"
+#include "csr.inc.c"
 #include "rows.inc.c"
 #include "columns.inc.c"
 #include "weights.inc.c"
@@ -70,6 +71,7 @@ static const fm_functions R(functions) = {
     .finite = R(finite),
     .forward = R(forward),
     .gather = R(gather),
+    .list_entries = R(list_entries),
     .has_many_zeros = R(has_many_zeros),
     .mark_nonzero = R(mark_nonzero),
     .n_by_columns = R(n_by_columns),

@@ -9,7 +9,7 @@ INLINE ptrdiff_t R(row_of)(const fm_run *run, ptrdiff_t b) { return run->rows ? 
 INLINE void R(gather_row)(const fm_run *run, ptrdiff_t at, ptrdiff_t out, ptrdiff_t b, ptrdiff_t k)
 {
     const ptrdiff_t I = run->net.sizes[0], stride = R(block_stride)(run);
-    const real *row = (const real *)run->X + R(row_of)(run, b) * I;
+    const real *row = (const real *)run->X.values + R(row_of)(run, b) * I;
     real *blocks = R(at)(run, at + out * FM_BLOCK);
     for (; I - k >= FM_BLOCK; k += FM_BLOCK)
         memcpy(blocks + R(column)(stride, k), row + k, FM_BLOCK * sizeof(real));
@@ -26,7 +26,7 @@ static void R(gather)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
     const ptrdiff_t known = last == run->B ? last + run->n_ahead : last;
     for (ptrdiff_t b = first; b < last; b++) {
         if (run->rows && b + AHEAD < known) {
-            const real *next = (const real *)run->X + run->rows[b + AHEAD] * I;
+            const real *next = (const real *)run->X.values + run->rows[b + AHEAD] * I;
             for (ptrdiff_t k = 0; k < I; k += line)
                 FM_PREFETCH(next + k);
         }
@@ -41,7 +41,7 @@ enum { R(AHEAD) = 2, R(GROUP) = 16 };
 
 static int R(gathers_ahead)(const fm_run *run)
 {
-    return run->n_ahead > 0 && run->net.sizes[0] >= R(LONG_ROW) && !run->store_gradients;
+    return run->n_ahead > 0 && run->net.sizes[0] >= R(LONG_ROW) && !run->store_gradients && !run->is_sparse;
 }
 
 // Asks for the pages of the rows [b, end) of the next batch: all at once takes hardly longer than
@@ -51,7 +51,7 @@ static void R(ask_for_pages)(const fm_run *run, ptrdiff_t b, ptrdiff_t end)
     enum { PAGE = 4096 / sizeof(real) };
     const ptrdiff_t I = run->net.sizes[0];
     for (; b < end; b++) {
-        const real *row = (const real *)run->X + R(row_of)(run, run->B + b) * I;
+        const real *row = (const real *)run->X.values + R(row_of)(run, run->B + b) * I;
         for (ptrdiff_t k = 0; k < I; k += PAGE)
             FM_PREFETCH(row + k);
         FM_PREFETCH(row + I - 1);
@@ -70,8 +70,8 @@ static void R(gather_from)(const fm_run *run, R(errands) *errands, ptrdiff_t b)
         R(ask_for_pages)(run, R(min)(b + R(AHEAD), errands->end),
                          R(min)(b + R(AHEAD) + R(GROUP), errands->end));
     const ptrdiff_t later = R(min)(b + R(AHEAD), errands->end - 1);
-    errands->copying.from = (const real *)run->X + R(row_of)(run, run->B + b) * I;
-    errands->copying.later = (const real *)run->X + R(row_of)(run, run->B + later) * I;
+    errands->copying.from = (const real *)run->X.values + R(row_of)(run, run->B + b) * I;
+    errands->copying.later = (const real *)run->X.values + R(row_of)(run, run->B + later) * I;
     errands->copying.to = R(at)(run, R(layers)(run)->ahead + b * FM_BLOCK);
 }
 

@@ -109,7 +109,7 @@ static int R(is_turned)(const fm_run *run, const fm_layer *layer, ptrdiff_t l)
     const ptrdiff_t of_WT = layer->O * in_vectors, of_W = layer->I * layer->vectors; // so many vectors
     if (8 * of_WT > 7 * of_W)
         return 0;
-    return l > 0 || ((run->n_threads <= 1 || layer->vectors == 1) &&
+    return l > 0 || (!run->is_sparse && (run->n_threads <= 1 || layer->vectors == 1) &&
                      run->max_rows * (of_W - of_WT) >= RENEWAL * in_vectors * layer->vectors);
 }
 
@@ -145,7 +145,7 @@ static ptrdiff_t R(layout_to_infer)(const fm_run *run, fm_layer *layers)
     const fm_net *net = &run->net;
     ptrdiff_t total = R(layers_room)(net), flat = 0, rest = 0;
     for (ptrdiff_t l = 0; l < net->n_layers; l++)
-        if (net->sizes[l + 1] % FM_LANES != 0)
+        if (net->sizes[l + 1] % FM_LANES != 0 && !(l == 0 && run->is_sparse))
             rest = R(max)(rest, net->sizes[l] + 1); // the bias first
     R(take)(&total, rest * WIDTH);
     for (ptrdiff_t l = 0; l < net->n_layers; l++) {
@@ -170,7 +170,7 @@ static ptrdiff_t R(layout)(const fm_run *run, fm_layer *layers, ptrdiff_t *state
         return R(layout_to_infer)(run, layers);
     R(take)(&total, max_rows);
     R(take)(&total, R(widest)(net) + WIDTH);
-    ptrdiff_t in = R(take)(&total, R(matrix)(max_rows, net->sizes[0]));
+    ptrdiff_t in = run->is_sparse ? 0 : R(take)(&total, R(matrix)(max_rows, net->sizes[0]));
     for (ptrdiff_t l = 0; l < L; l++) {
         fm_layer layer = {.I = net->sizes[l], .O = net->sizes[l + 1], .flat = flat, .in = in};
         layer.vectors = R(vectors)(layer.O);
@@ -178,9 +178,12 @@ static ptrdiff_t R(layout)(const fm_run *run, fm_layer *layers, ptrdiff_t *state
         layer.turned = R(is_turned)(run, &layer, l);
         const ptrdiff_t n_W = R(size_of_W)(&layer);
         const ptrdiff_t n_WT = R(size_of_WT)(&layer), n_moments = R(size_of_moment)(&layer);
-        if (l == 0 && layer.I > 2 * FM_BLOCK && !layer.turned)
+        if (l == 0 && run->is_sparse)
+            layer.ends = R(take)(&total, layer.I * (ptrdiff_t)(sizeof(ptrdiff_t) / sizeof(real)));
+        else if (l == 0 && layer.I > 2 * FM_BLOCK && !layer.turned)
             layer.nonzero = R(take)(&total, R(size_of_words)(run));
-        layer.ahead = l || layer.I < R(LONG_ROW) ? 0 : R(take)(&total, R(matrix)(max_rows, layer.I));
+        if (l == 0 && layer.I >= R(LONG_ROW) && !run->is_sparse)
+            layer.ahead = R(take)(&total, R(matrix)(max_rows, layer.I));
         layer.W = R(take)(state, n_W);
         layer.moment1 = R(take)(state, n_moments);
         layer.moment2 = R(take)(state, run->rule.kind == FM_ADAM ? n_moments : 0);

@@ -127,6 +127,10 @@ static void R(layer_forward)(const fm_run *run, const fm_layer *layer, ptrdiff_t
     const int activation = R(activation_of)(&run->net, layer - R(layers)(run));
     const int relu = R(is_done_in_tile)(run, layer) && activation == FM_RELU;
     const ptrdiff_t B = last - first, stride = R(block_stride)(run);
+    if (R(is_csr)(run, layer)) {
+        R(csr_forward)(run, layer, first, last, from, to, relu ? FM_STORE_RELU : FM_STORE);
+        return;
+    }
     const real *A = R(at)(run, layer->in + first * FM_BLOCK), *W = (const real *)run->state + layer->W;
     const R(product) of = {
         .C = R(at)(run, layer->out + first * FM_BLOCK), .A = A, .mask = A, .panels = W, .heads = 1,
@@ -150,7 +154,7 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last, int by_co
     const ptrdiff_t B = last - first, L = net->n_layers;
     const ptrdiff_t stride = R(block_stride)(run);
 
-    if (!by_columns && !run->gathered)
+    if (!by_columns && !run->gathered && !run->is_sparse)
         R(gather)(run, first, last);
     if (!by_columns && run->skips_zeros)
         R(mark_nonzero)(run, first, last);

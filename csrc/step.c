@@ -41,7 +41,7 @@ static void load(fm_run *run) { functions(run)->load(run); }
 static void store(const fm_run *run) { functions(run)->store(run); }
 static int all_finite(const fm_run *run) { return functions(run)->finite(run); }
 
-static void forward(fm_run *run, void *out, const void *X, ptrdiff_t B, int softmax)
+static void forward(fm_run *run, void *out, const fm_rows *X, ptrdiff_t B, int softmax)
 {
     functions(run)->forward(run, out, X, B, softmax);
 }
@@ -68,7 +68,7 @@ static ptrdiff_t rows_at_a_time(const fm_run *run)
 static void columns(fm_run *run, int thread, int n_threads, int n_layers)
 {
     const fm_functions *f = functions(run);
-    if (n_layers > 0 && (!run->gathered || run->skips_zeros)) {
+    if (n_layers > 0 && !run->is_sparse && (!run->gathered || run->skips_zeros)) {
         const ptrdiff_t first = run->B * thread / n_threads, last = run->B * (thread + 1) / n_threads;
         if (!run->gathered)
             f->gather(run, first, last);
@@ -89,6 +89,8 @@ static void step_part(void *argument, int thread)
     const fm_functions *f = functions(run);
     const int n_threads = fm_team_size(run->team), by_columns = f->n_by_columns(run, n_threads);
 
+    if (run->is_sparse)
+        f->list_entries(run, thread, n_threads);
     columns(run, thread, n_threads, by_columns);
     ptrdiff_t first = run->B * thread / n_threads, last = run->B * (thread + 1) / n_threads;
     ptrdiff_t n = (last - first + rows_at_a_time(run) - 1) / rows_at_a_time(run);

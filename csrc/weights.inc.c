@@ -103,8 +103,11 @@ static void R(weights_tile)(fm_run *run, const R(tiling) *of, R(errands) *errand
     errands->copies = R(next_copies)(run, errands, rows);
     errands->so_far = so_far;
     // with so few rows most of the update would find none to go beside
-    errands->at_once = errands->is_plain && !run->store_gradients && 2 * rows <= M * of->NV && !words;
-    if (words)
+    errands->at_once = errands->is_plain && !run->store_gradients && 2 * rows <= M * of->NV && !words &&
+                       !R(is_csr)(run, layer);
+    if (R(is_csr)(run, layer))
+        R(csr_column_tiles)[of->NV - 1](errands, run, f, of->right, of->at, M);
+    else if (words)
         R(sparse_column_tiles)[of->NV - 1][M - 1](errands, errands->dW, so_far, left, of->right + b * FM_BLOCK,
                                                   of->at, rows, words, R(features)(f, M));
     else
@@ -178,7 +181,7 @@ static void R(weights_layer)(fm_run *run, const fm_layer *layer, R(errands) *err
     const int last_layer = layer == layers + run->net.n_layers - 1, counts = !R(has_both)(run, layer);
     const real *A = R(at)(run, layer->in), *dZ = R(at)(run, last_layer ? layer->out : layer[1].din);
     const R(form) form = R(updated)(layer);
-    const R(parts) stretches = R(stretches_of)(run->B);
+    const R(parts) stretches = R(is_csr)(run, layer) ? R(parts_of)(run->B, run->B) : R(stretches_of)(run->B);
     const ptrdiff_t group = R(blocks_at_a_time)(run->B, form.columns) * FM_BLOCK;
     R(tiling) of = {.layer = layer, .form = form, .from = from, .to = to, .counts = counts,
                     .left = layer->turned ? dZ : A, .right = layer->turned ? A : dZ};

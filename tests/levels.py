@@ -15,12 +15,12 @@ def capsule(engine):
     return engines.load("blas", 1) if engine == "blas" else fused_engine(engine)
 
 
-def core_of(engine, model, max_rows, optimizer="sgd", dropout=0.0, n_threads=1):
+def core_of(engine, model, max_rows, optimizer="sgd", dropout=0.0, n_threads=1, is_sparse=False):
     """A core for a model's network, under "blas" or a level, laid out for so many threads."""
     return Core(
         capsule(engine), model.sizes, model.activations, model.loss_name, model.dtype, max_rows,
         optimizer, loss_parameter=model.loss_parameter, loss_clip=model.probability_clip,
-        dropout=dropout, n_threads=n_threads, any_size=True,
+        dropout=dropout, is_sparse=is_sparse, n_threads=n_threads, any_size=True,
     )  # fmt: skip
 
 

@@ -65,13 +65,35 @@ static void outputs_of(const fm_engine *engine, fm_run run, size_t n_bytes)
         stop("no memory");
     memset(run.workspace, 0xff, workspace); // NaN
     engine->prepare(&run);
-    engine->forward(&run, outputs, run.X, run.max_rows, 0);
+    engine->forward(&run, outputs, &run.X, run.max_rows, 0);
     give(outputs, n_bytes);
     fm_release(outputs);
     fm_release(run.workspace);
 }
 
-static void train(const fm_engine *engine)
+// The numbers of X (n, I) that are not 0, in compressed rows.
+static fm_rows compressed(const char *X, ptrdiff_t n, ptrdiff_t I, size_t size)
+{
+    static const char zero[8];
+    char *values = fm_allocate((size_t)(n * I) * size);
+    int32_t *columns = fm_allocate((size_t)(n * I + FM_CSR_AHEAD) * sizeof *columns);
+    int64_t *starts = fm_allocate((size_t)(n + 1) * sizeof *starts), found = 0;
+    if (!values || !columns || !starts)
+        stop("no memory");
+    for (ptrdiff_t b = 0; b < n; b++) {
+        starts[b] = found;
+        for (ptrdiff_t i = 0; i < I; i++, X += size)
+            if (memcmp(X, zero, size)) {
+                memcpy(values + (size_t)found * size, X, size);
+                columns[found++] = (int32_t)i;
+            }
+    }
+    starts[n] = found;
+    memset(columns + found, 0, FM_CSR_AHEAD * sizeof *columns);
+    return (fm_rows){values, columns, starts};
+}
+
+static void train(const fm_engine *engine, int is_sparse)
 {
     int64_t *head = take(8 * sizeof *head), L = head[0];
     ptrdiff_t *sizes = take((size_t)(L + 1) * sizeof *sizes), n = head[5], n_params = 0;
@@ -85,11 +107,16 @@ static void train(const fm_engine *engine)
         .rule = {.kind = (int)head[3], .learning_rate = rule[0], .decoupled_decay = rule[3],
                  .max_norm = rule[4], .momentum = rule[5], .nesterov = (int)head[4],
                  .beta1 = rule[6], .beta2 = rule[7], .epsilon = rule[8]},
-        .max_rows = head[6], .level = engine->level, .n_threads = 2,
+        .max_rows = head[6], .level = engine->level, .n_threads = 2, .is_sparse = is_sparse,
     };
     const size_t params_bytes = (size_t)n_params * size, out = (size_t)sizes[L];
     run.params = take(params_bytes);
-    run.X = take((size_t)(n * sizes[0]) * size);
+    const size_t X_bytes = (size_t)(n * sizes[0]) * size;
+    run.X.values = take(X_bytes);
+    if (is_sparse) {
+        run.X = compressed(run.X.values, n, sizes[0], size);
+        run.entries = fm_allocate(2 * X_bytes);
+    }
     run.y = take((size_t)n * (run.net.loss != FM_SOFTMAX_CROSS_ENTROPY ? out * size : sizeof(int64_t)));
     run.sample_weight = take((size_t)n * size);
     const ptrdiff_t *order = take((size_t)head[7] * sizeof *order);
@@ -145,6 +172,9 @@ int main(int argc, char **argv)
     if (!engine)
         stop("no such instruction set");
     for (int kind; (kind = getchar()) != EOF;)
-        (kind == 'm' ? math : train)(engine);
+        if (kind == 'm')
+            math(engine);
+        else
+            train(engine, kind == 's');
     return 0;
 }

@@ -31,21 +31,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[1]
-KERNELS_AND_CORE = [
-    *("bits", "checkpoint", "data", "epoch", "estimators", "estimators_extras", "estimators_files"),
-    *(
-        "explain",
-        "fused",
-        "gradients",
-        "inference",
-        "inputs",
-        "kernels",
-        "maths",
-        "model",
-        "options",
-    ),
-    *("persist", "steps", "threads", "trainer", "training", "vector_math", "worked_examples"),
-]
+KERNELS_AND_CORE = """
+    bits checkpoint csr data epoch estimators estimators_extras estimators_files explain fused gradients
+    inference inputs kernels maths model options persist steps threads trainer training vector_math
+    worked_examples
+""".split()
 PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
 LEFT_OUT = {
     "preload an allocator of their own": ["tests/test_epoch.py::test_no_step_allocates"],
@@ -53,7 +43,7 @@ LEFT_OUT = {
         "tests/test_epoch.py::test_ctrl_c_is_answered_within_a_tenth_of_a_second",
     ],
 }
-THREADS = ["threads", "inference"]
+THREADS = ["threads", "inference", "csr"]
 # Under the thread sanitizer a child that was forked beside threads cannot make others.
 FORKS = [
     "test_forks_in_the_middle_of_another_fit",

@@ -53,11 +53,14 @@ def test_vector_math(level, dtype, emulated):
 
 
 class Fit:
-    """One training job: what the emulated program reads, and what it should write."""
+    """One training job: what the emulated program reads, and what it should write.
+
+    With `is_sparse` it takes the inputs as a sparse matrix, which makes no difference to the bits.
+    """
 
     def __init__(
         self, seed, activation, loss, dtype, optimizer, n_rows=90, batch_size=None, *, sizes=None,
-        zeros=0.0,
+        zeros=0.0, is_sparse=False,
     ):  # fmt: skip
         sizes = sizes or SIZES[seed % len(SIZES)]
         self.model = MLP(sizes, activation=activation, loss=loss, dtype=dtype, seed=seed)
@@ -69,6 +72,7 @@ class Fit:
         if zeros:
             X[rng.random(X.shape) < zeros] = 0
         self.X, self.y = self.model.as_data(X, y)
+        self.kind = b"s" if is_sparse else b"t"
         weights = rng.uniform(0.5, 2, n_rows) if seed % 2 else np.ones(n_rows)
         self.sample_weight = weights.astype(dtype)
         self.dropout = [0.0, 0.25][seed % 7 == 0]
@@ -96,7 +100,7 @@ class Fit:
             np.array(activations, np.intc), model.params, self.X, self.y, self.sample_weight,
             self.order,
         ]  # fmt: skip
-        return b"t" + b"".join(part.tobytes() for part in parts)
+        return self.kind + b"".join(part.tobytes() for part in parts)
 
     def result(self):
         model, n = self.model, self.batch_size
@@ -163,3 +167,18 @@ def test_steps_that_leave_out_zeros(level, dtype, emulated):
         for optimizer in core.OPTIMIZERS
     ]
     check(lambda jobs: emulated(level, jobs), fits)
+
+
+@arm_levels
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_steps_over_sparse_rows(level, dtype, emulated):
+    check(lambda jobs: emulated(level, jobs), sparse_fits(dtype))
+
+
+def sparse_fits(dtype):
+    """Of all sizes, optimizers and options."""
+    return [
+        Fit(seed, "relu", "softmax_cross_entropy", dtype, optimizer, zeros=0.8, is_sparse=True)
+        for seed in range(12)
+        for optimizer in core.OPTIMIZERS
+    ]

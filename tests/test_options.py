@@ -576,12 +576,9 @@ def test_undo_after_divergence(engine):
 
 
 @pytest.mark.parametrize("form", ["csr_matrix", "csr_array"])
-def test_sparse_rows_give_the_bits_of_dense_ones(form, monkeypatch):
+def test_sparse_rows_give_the_bits_of_dense_ones(form):
     import scipy.sparse
 
-    from fastmlp import sparserows
-
-    monkeypatch.setattr(sparserows, "DENSE_BYTES", 64 * 8 * 130)  # two batches and a bit
     X, y = fastmlp.data.load_digits()
     X = np.ascontiguousarray(X / 16, np.float64)
     trained, totals, gradients = [], [], []

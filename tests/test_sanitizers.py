@@ -11,7 +11,7 @@ import sys
 import pytest
 from levels import LEVELS
 from programs import build
-from test_neon import check_steps
+from test_neon import check, check_steps, sparse_fits
 
 LIBRARIES = {"address,undefined": ["asan", "ubsan"], "thread": ["tsan"]}
 
@@ -55,7 +55,12 @@ def test_steps_under_the_address_sanitizer(level, address, long):
     # the program never gives back what it takes
     options = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
     program = address / "neon_main"
-    check_steps(lambda jobs: run(program, level, input=jobs, env=options), 1 if long else 11)
+
+    def of(jobs):
+        return run(program, level, input=jobs, env=options)
+
+    check_steps(of, 1 if long else 11)
+    check(of, sparse_fits("float32") + sparse_fits("float64"))
 
 
 @pytest.mark.parametrize("level", LEVELS)

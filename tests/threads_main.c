@@ -101,7 +101,7 @@ static result fit(uint64_t seed, int teams, pid_t *child)
         y = numbers(&seed, ROWS * sizes[L], run.net.dtype);
     else
         y = memory(ROWS * sizeof(int64_t)); // all of class 0
-    run.X = X, run.y = y;
+    run.X.values = X, run.y = y;
     void *gradients = run.gradients = memory(found.n_bytes);
     size_t workspace, state;
     engine->sizes(&run, &workspace, &state);

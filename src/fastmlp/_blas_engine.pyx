@@ -19,15 +19,15 @@ from fastmlp._csrc cimport (
     FM_ADAM, FM_BINARY_CROSS_ENTROPY, FM_ENGINE_CAPSULE, FM_FLOAT32, FM_GELU, FM_LOGISTIC, FM_NONE, FM_RELU,
     FM_SILU,
     FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR, FM_TANH, fm_dropout_threshold, fm_dropout_words,
-    fm_engine, fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_net, fm_rule, fm_run,
+    fm_engine, fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_net, fm_rows, fm_rule, fm_run,
     fm_sum_of_squares_float32, fm_sum_of_squares_float64,
 )
 from fastmlp._elementwise cimport activate, logistic, loss_of_value
 
 # Workspace: the targets of the batch, then, of type floating, A_0 | A_1 | ... | A_L | dA | dA',
 # each max_rows rows of its width, the slopes of the hidden layers where any of them needs them, and
-# the gradients. dA and dA' hold the errors of a layer's output and input in turn and are as wide as
-# the widest layer. State: params | moment1 | moment2, flat.
+# the gradients. A_0 is not there where the inputs are sparse. dA and dA' hold the errors of a layer's
+# output and input in turn and are as wide as the widest layer. State: params | moment1 | moment2, flat.
 
 cdef inline size_t _itemsize(const fm_net *net) noexcept nogil:
     return sizeof(float) if net.dtype == FM_FLOAT32 else sizeof(double)
@@ -40,10 +40,15 @@ cdef size_t _target_bytes(const fm_net *net) noexcept nogil:
     return net.sizes[net.n_layers] * _itemsize(net)
 
 
-cdef ptrdiff_t _widest(const fm_net *net) noexcept nogil:
+cdef ptrdiff_t _width(const fm_run *run, ptrdiff_t l) noexcept nogil:
+    # of A_l
+    return 0 if l == 0 and run.is_sparse else run.net.sizes[l]
+
+
+cdef ptrdiff_t _widest(const fm_run *run) noexcept nogil:
     cdef ptrdiff_t l, widest = 0
-    for l in range(net.n_layers + 1):
-        widest = max(widest, net.sizes[l])
+    for l in range(run.net.n_layers + 1):
+        widest = max(widest, _width(run, l))
     return widest
 
 
@@ -54,17 +59,17 @@ cdef ptrdiff_t _n_params(const fm_net *net) noexcept nogil:
     return n
 
 
-cdef ptrdiff_t _width_of_activations(const fm_net *net) noexcept nogil:
+cdef ptrdiff_t _width_of_activations(const fm_run *run) noexcept nogil:
     # A_0 | A_1 | ... | A_L | dA | dA'
-    cdef ptrdiff_t l, width = 2 * _widest(net)
-    for l in range(net.n_layers + 1):
-        width += net.sizes[l]
+    cdef ptrdiff_t l, width = 2 * _widest(run)
+    for l in range(run.net.n_layers + 1):
+        width += _width(run, l)
     return width
 
 
 cdef floating *_slopes(const fm_run *run, floating *A_0) noexcept nogil:
     # where those of the first hidden layer are kept
-    return A_0 + run.max_rows * _width_of_activations(&run.net)
+    return A_0 + run.max_rows * _width_of_activations(run)
 
 
 cdef void _gather(char *out, const char *data, const ptrdiff_t *rows, ptrdiff_t B,
@@ -134,16 +139,58 @@ cdef void _drop(const fm_run *run, ptrdiff_t l, floating *A, floating *slopes, p
             slopes[row * O + o] *= factor
 
 
-cdef floating *_forward(fm_run *run, const floating *A, floating *A_next, const floating *W,
-                        floating *slopes, ptrdiff_t B) noexcept nogil:
-    # The layers in turn, from A = A_0 into A_next = A_1 and on; returns A_L. slopes is where to keep
-    # those of the hidden layers when training, else NULL.
+cdef void _sparse_linear_forward(floating *Y, const fm_rows *X, const ptrdiff_t *rows,
+                                 const floating *W, const floating *b, ptrdiff_t B,
+                                 ptrdiff_t O) noexcept nogil:
+    # Y (B, O) = X[rows] W + b
+    cdef const floating *x = <const floating *>X.values
+    cdef ptrdiff_t row, o, source
+    cdef int64_t i
+    for row in range(B):
+        source = row if rows == NULL else rows[row]
+        memcpy(Y, b, O * sizeof(floating))
+        for i in range(X.starts[source], X.starts[source + 1]):
+            for o in range(O):
+                Y[o] += x[i] * W[X.columns[i] * O + o]
+        Y += O
+
+
+cdef void _sparse_linear_backward(floating *dW, floating *db, const floating *dY, const fm_rows *X,
+                                  const ptrdiff_t *rows, ptrdiff_t B, ptrdiff_t I, ptrdiff_t O,
+                                  floating alpha, floating beta) noexcept nogil:
+    # dW (I, O) = alpha X[rows]^T dY (B, O) + beta dW, and db likewise
+    cdef const floating *x = <const floating *>X.values
+    cdef ptrdiff_t row, o, j, source
+    cdef int64_t i
+    for j in range(I * O):
+        dW[j] = 0 if beta == 0 else beta * dW[j]
+    for o in range(O):
+        db[o] = 0 if beta == 0 else beta * db[o]
+    for row in range(B):
+        source = row if rows == NULL else rows[row]
+        for i in range(X.starts[source], X.starts[source + 1]):
+            for o in range(O):
+                dW[X.columns[i] * O + o] += alpha * (x[i] * dY[o])
+        for o in range(O):
+            db[o] += alpha * dY[o]
+        dY += O
+
+
+cdef floating *_forward(fm_run *run, const fm_rows *X, const ptrdiff_t *rows, floating *A_next,
+                        const floating *W, floating *slopes, ptrdiff_t B) noexcept nogil:
+    # The layers in turn, from A_0, which are B rows of X, into A_next = A_1 and on; returns A_L. Of
+    # sparse rows it takes `rows`, if there are any, of others the first. slopes is where to keep those
+    # of the hidden layers when training, else NULL.
     cdef const fm_net *net = &run.net
+    cdef const floating *A = <const floating *>X.values
     cdef floating *kept
     cdef ptrdiff_t l, I, O
     for l in range(net.n_layers):
         I, O = net.sizes[l], net.sizes[l + 1]
-        _linear_forward(A_next, A, W, W + I * O, B, I, O)
+        if l == 0 and run.is_sparse:
+            _sparse_linear_forward(A_next, X, rows, W, W + I * O, B, O)
+        else:
+            _linear_forward(A_next, A, W, W + I * O, B, I, O)
         if l < net.n_layers - 1:
             kept = slopes if slopes != NULL and _keeps_slopes(net, l) else <floating *>NULL
             _activation_forward(A_next, kept, B * O, net.activations[l])
@@ -209,7 +256,7 @@ cdef double _backpropagate(fm_run *run, floating *A_0, floating *W, floating *dW
     # and where that is not finite has left dW alone
     cdef const fm_net *net = &run.net
     cdef ptrdiff_t L = net.n_layers, max_rows = run.max_rows, B = run.B, l, I, O
-    cdef const floating *X = <const floating *>run.X
+    cdef fm_rows X = run.X
     cdef const void *y = run.y
     cdef floating *A = A_0
     cdef floating *slopes = _slopes(run, A_0)
@@ -218,12 +265,14 @@ cdef double _backpropagate(fm_run *run, floating *A_0, floating *W, floating *dW
     cdef floating *dA_next
     cdef double loss
 
+    if run.rows != NULL and not run.is_sparse:
+        _gather(<char *>A_0, <const char *>X.values, run.rows, B, net.sizes[0] * sizeof(floating))
+        X.values = A_0
     if run.rows != NULL:
-        _gather(<char *>A_0, <const char *>X, run.rows, B, net.sizes[0] * sizeof(floating))
         _gather(<char *>run.workspace, <const char *>y, run.rows, B, _target_bytes(net))
-        X, y = A_0, run.workspace
+        y = run.workspace
 
-    dZ = _forward(run, X, A_0 + max_rows * net.sizes[0], W, slopes, B)
+    dZ = _forward(run, &X, run.rows, A_0 + max_rows * _width(run, 0), W, slopes, B)
     loss = _loss(run, dZ, y, B)
     if run.interrupted != NULL and run.interrupted(run.signals):
         return NAN
@@ -232,19 +281,22 @@ cdef double _backpropagate(fm_run *run, floating *A_0, floating *W, floating *dW
 
     # walk to the end of the network, then back through the layers
     for l in range(L):
-        A += max_rows * net.sizes[l]
+        A += max_rows * _width(run, l)
         W += (net.sizes[l] + 1) * net.sizes[l + 1]
         dW += (net.sizes[l] + 1) * net.sizes[l + 1]
         slopes += max_rows * (net.sizes[l + 1] if l < L - 1 else 0)
     dA = A + max_rows * net.sizes[L]
-    dA_next = dA + max_rows * _widest(net)
+    dA_next = dA + max_rows * _widest(run)
     for l in range(L - 1, -1, -1):
         I, O = net.sizes[l], net.sizes[l + 1]
-        A -= max_rows * I
+        A -= max_rows * _width(run, l)
         W -= (I + 1) * O
         dW -= (I + 1) * O
-        if l == 0:
-            _linear_backward(<floating *>NULL, dW, dW + I * O, dZ, X, W, B, I, O,
+        if l == 0 and run.is_sparse:
+            _sparse_linear_backward(dW, dW + I * O, <const floating *>dZ, &X, run.rows, B, I, O,
+                                    <floating>alpha, <floating>beta)
+        elif l == 0:
+            _linear_backward(<floating *>NULL, dW, dW + I * O, dZ, <const floating *>X.values, W, B, I, O,
                              <floating>alpha, <floating>beta)
         else:
             _linear_backward(dA, dW, dW + I * O, dZ, <const floating *>A, W, B, I, O,
@@ -345,7 +397,7 @@ cdef inline char *_first_activation(fm_run *run) noexcept nogil:
 
 
 cdef inline char *_own_gradients(fm_run *run) noexcept nogil:
-    cdef ptrdiff_t l, width = _width_of_activations(&run.net)
+    cdef ptrdiff_t l, width = _width_of_activations(run)
     cdef bint slopes = False
     for l in range(run.net.n_layers - 1):
         slopes |= _keeps_slopes(&run.net, l)
@@ -401,15 +453,15 @@ cdef void _softmax(floating *Z, ptrdiff_t n, ptrdiff_t O) noexcept nogil:
         Z += O
 
 
-cdef void _engine_forward(fm_run *run, void *out, const void *X, ptrdiff_t B,
+cdef void _engine_forward(fm_run *run, void *out, const fm_rows *X, ptrdiff_t B,
                           int softmax) noexcept nogil:
     cdef char *A_0 = _first_activation(run)
     cdef void *A_L
     if run.net.dtype == FM_FLOAT32:
-        A_L = _forward(run, <const float *>X, <float *>A_0, <const float *>run.params,
+        A_L = _forward(run, X, <const ptrdiff_t *>NULL, <float *>A_0, <const float *>run.params,
                        <float *>NULL, B)
     else:
-        A_L = _forward(run, <const double *>X, <double *>A_0, <const double *>run.params,
+        A_L = _forward(run, X, <const ptrdiff_t *>NULL, <double *>A_0, <const double *>run.params,
                        <double *>NULL, B)
     memcpy(out, A_L, B * run.net.sizes[run.net.n_layers] * _itemsize(&run.net))
     if softmax and run.net.dtype == FM_FLOAT32:

@@ -17,6 +17,23 @@ class Writes:
     def write(self, params: NDArray[Any], values: NDArray[Any]) -> None: ...
     def copy(self, params: NDArray[Any]) -> NDArray[Any]: ...
 
+class SparseRows:
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    data: NDArray[Any]
+    indices: NDArray[np.int32]
+    indptr: NDArray[np.int64]
+    has_canonical_format: bool
+    def __init__(
+        self,
+        data: NDArray[Any],
+        indices: NDArray[Any],
+        indptr: NDArray[Any],
+        shape: tuple[int, ...],
+    ) -> None: ...
+    def tocsr(self) -> SparseRows: ...
+    def __len__(self) -> int: ...
+
 class Inference:
     def __init__(
         self,
@@ -42,6 +59,8 @@ class Core(Inference):
     number: int
     progress: tuple[int, int, float, float]
     @property
+    def is_sparse(self) -> bool: ...
+    @property
     def skips_zeros(self) -> bool: ...
     def __init__(
         self,
@@ -56,6 +75,7 @@ class Core(Inference):
         loss_parameter: float = 0,
         loss_clip: float = 0,
         dropout: float = 0,
+        is_sparse: bool = False,
         writes: Writes | None = None,
         n_threads: int = 1,
         any_size: bool = False,
@@ -63,7 +83,7 @@ class Core(Inference):
     def gradients(
         self,
         gradients: NDArray[Any],
-        X: NDArray[Any],
+        X: NDArray[Any] | SparseRows,
         y: NDArray[Any],
         params: NDArray[Any],
         sample_weight: NDArray[Any] | None = None,
@@ -87,7 +107,7 @@ class Core(Inference):
     ) -> None: ...
     def epoch(
         self,
-        X: NDArray[Any],
+        X: NDArray[Any] | SparseRows,
         y: NDArray[Any],
         order: NDArray[np.intp],
         batch_size: int,

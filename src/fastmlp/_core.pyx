@@ -14,22 +14,22 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.math cimport INFINITY, isfinite, pow, sqrt
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from numpy import dtype as numpy_dtype, empty, ndarray
+from numpy import array, dtype as numpy_dtype, empty, ndarray, zeros
 
 from fastmlp.memory import check as check_memory
 
 from fastmlp._csrc cimport (
-    FM_ABSOLUTE_ERROR, FM_ADAM, FM_BINARY_CROSS_ENTROPY, FM_ENGINE_CAPSULE, FM_EXP, FM_FLOAT32,
+    FM_ABSOLUTE_ERROR, FM_ADAM, FM_BINARY_CROSS_ENTROPY, FM_CSR_AHEAD, FM_ENGINE_CAPSULE, FM_EXP, FM_FLOAT32,
     FM_FLOAT64, FM_GELU, FM_HUBER, FM_IDENTITY, FM_LEAKY_RELU, FM_LOG, FM_LOGISTIC,
     FM_MATH_LOGISTIC, FM_MATH_TANH, FM_NONE, FM_NORMAL_CDF, FM_POISSON, FM_QUANTILE, FM_RELU, FM_SGD,
     FM_SILU, FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR, FM_TANH, fm_allocate, fm_dropout_words, fm_engine,
     fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_forks_so_far, fm_fused_engine,
     fm_gate, fm_gate_close, fm_gate_drop, fm_gate_enter, fm_gate_leave, fm_gate_make, fm_gate_open,
-    fm_gate_renew, fm_hold_forks, fm_let_fork, fm_net, fm_probe, fm_release, fm_run, fm_share_out,
+    fm_gate_renew, fm_hold_forks, fm_let_fork, fm_net, fm_probe, fm_release, fm_rows, fm_run, fm_share_out,
     fm_shuffle, fm_team_close, fm_team_open, fm_vector_math,
 )
 
@@ -57,6 +57,8 @@ cdef size_t MOST_ROOM = 1 << 30
 cdef size_t ALIGNMENT = 64
 # Work of a step for which a thread is worth meeting, 15 to 30 microseconds of it.
 cdef double FLOPS_PER_THREAD = 3e6
+# What an update of a parameter takes, in flops, where there may be hardly any others.
+cdef double FLOPS_OF_UPDATE = 10
 # Work of `infer` for which a thread is worth waking, and rows.
 cdef double FLOPS_TO_INFER = 5e6
 cdef ptrdiff_t ROWS_TO_INFER = 8
@@ -67,6 +69,7 @@ LABEL = numpy_dtype("int64")
 
 include "_arrays.pxi"
 include "_signals.pxi"
+include "_rows.pxi"
 include "_inference.pxi"
 
 
@@ -84,6 +87,7 @@ cdef class Core(Inference):
         As for `Inference`; it writes the parameters, too.
     max_rows : int, the largest batch to train on
     optimizer : str, key of OPTIMIZERS
+    is_sparse : whether the inputs to train on are SparseRows, or else arrays
     n_threads, any_size : how many threads epochs are to be shared out among, as they say; any other
         number gives the same results, and takes longer where layers are wide
     loss_parameter, loss_clip, dropout : float, as in fm_net
@@ -97,6 +101,7 @@ cdef class Core(Inference):
     cdef void *memory
     cdef void *backup
     cdef void *norm_room
+    cdef ptrdiff_t entries_room  # how many numbers of a batch there is room for
     cdef bint can_undo
     cdef public int64_t t  # steps completed in all
     cdef public int64_t number  # of the latest epoch that was begun
@@ -107,7 +112,7 @@ cdef class Core(Inference):
 
     def __cinit__(self, engine, sizes, activations, loss, dtype, ptrdiff_t max_rows, optimizer, *,
                   double loss_parameter=0, double loss_clip=0, double dropout=0,
-                  Writes writes=None, int n_threads=1, bint any_size=False):
+                  bint is_sparse=False, Writes writes=None, int n_threads=1, bint any_size=False):
         cdef size_t n_bytes, state_bytes
         self.number = -1
         self.run.net.loss_parameter = loss_parameter
@@ -118,8 +123,9 @@ cdef class Core(Inference):
         self.signals.core = <void *>self
         self.run.interrupted = _interrupted
         self.run.signals = &self.signals
+        self.run.is_sparse = is_sparse
         if not any_size:
-            n_threads = min(n_threads, self._useful_threads(self.run.max_rows))
+            n_threads = min(n_threads, self._useful_threads(self.run.max_rows, 1))
         self.run.n_threads = n_threads
         if self.run.net.loss == FM_SOFTMAX_CROSS_ENTROPY:
             self.target_bytes = sizeof(int64_t)
@@ -144,23 +150,30 @@ cdef class Core(Inference):
     def __dealloc__(self):
         fm_release(self.memory)
         fm_release(self.norm_room)
+        fm_release(self.run.entries)
+
+    @property
+    def is_sparse(self):
+        """Whether it trains on SparseRows."""
+        return bool(self.run.is_sparse)
 
     def gradients(self, gradients, X, y, params, sample_weight=None, *, int n_threads=1,
                   int max_workers=0, bint any_size=False):
-        """Gradients of the mean loss over all of X (n, n_in); returns that loss.
+        """Gradients of the mean loss over all of X (n, n_in), an array or SparseRows; returns that loss.
 
         Where the loss is not finite, the gradients are left alone.
         """
         cdef ptrdiff_t n = X.shape[0]
         cdef double loss
-        cdef Pointer inputs = Pointer(X, n * self.n_in * self.itemsize)
+        cdef Pointer inputs = self._inputs(X)
         cdef Pointer targets = Pointer(y, n * self.target_bytes)
         cdef Pointer weights = self._weights(sample_weight, n)
         cdef Pointer parameters = self._params(params, False)
         cdef Pointer derivatives = self._params(gradients, True)
         if n > self.run.max_rows:
             raise ValueError(f"{n} rows where at most {self.run.max_rows} were announced")
-        self._bind(inputs, targets, weights)
+        self._bind(targets, weights)
+        self._make_entries_room(NULL, n, n)
         self.run.params = parameters.view.buf
         self.run.moment1 = self.run.moment2 = NULL
         self.run.gradients = derivatives.view.buf
@@ -169,7 +182,7 @@ cdef class Core(Inference):
         self.run.weight_sum = self._weight_sum()
         self.can_undo = False
         if not any_size:
-            n_threads = min(n_threads, self._useful_threads(n))
+            n_threads = min(n_threads, self._useful_threads(n, self._density(X)))
         self._listen()
         with nogil:
             self.run.team = fm_team_open(n_threads, max_workers)
@@ -231,13 +244,14 @@ cdef class Core(Inference):
         """
         cdef ptrdiff_t n = order.shape[0], steps = 0
         cdef bint all_done
-        cdef Pointer inputs = Pointer(X, X.shape[0] * self.n_in * self.itemsize)
+        cdef Pointer inputs = self._inputs(X)
         cdef Pointer targets = Pointer(y, X.shape[0] * self.target_bytes)
         cdef Pointer weights = self._weights(sample_weight, X.shape[0])
         cdef Pointer rows = Pointer(order, n * sizeof(ptrdiff_t))
         if not 1 <= batch_size <= self.run.max_rows:
             raise ValueError(f"batch_size {batch_size} is not in 1..{self.run.max_rows}")
-        self._bind(inputs, targets, weights)
+        self._bind(targets, weights)
+        self._make_entries_room(<const ptrdiff_t *>rows.view.buf, n, batch_size)
         self.run.rule.learning_rate = learning_rate
         self.run.rule.decoupled_decay = decoupled_decay
         self.run.rule.max_norm = max_norm
@@ -250,7 +264,7 @@ cdef class Core(Inference):
         if isfinite(max_norm):
             self._make_norm_room()
         if not any_size:
-            n_threads = min(n_threads, self._useful_threads(min(batch_size, n)))
+            n_threads = min(n_threads, self._useful_threads(min(batch_size, n), self._density(X)))
         self.begun.rows, self.begun.steps, self.begun.loss, self.begun.penalty = begun
         self.done, self.t, self.number = self.begun, t, number
         self.can_undo = False
@@ -317,6 +331,42 @@ cdef class Core(Inference):
             raise MemoryError(f"no memory for {self.n_params} gradients")
         self.run.gradients = self.norm_room
 
+    cdef _make_entries_room(self, const ptrdiff_t *order, ptrdiff_t n, ptrdiff_t batch_size):
+        cdef ptrdiff_t most = 0
+        if self.run.is_sparse:
+            most = _most_values(&self.run.X, order, n, batch_size)
+        if most <= self.entries_room:
+            return
+        fm_release(self.run.entries)
+        self.entries_room = 0
+        check_memory(most * 2 * self.itemsize, "the inputs of a batch")
+        self.run.entries = fm_allocate(most * 2 * self.itemsize)
+        if self.run.entries == NULL:
+            raise MemoryError(f"no memory for the {most} inputs of a batch")
+        self.entries_room = most
+
+    cdef Pointer _inputs(self, X):
+        # the memory of what X holds, to be kept as long as X; as the inputs of the run
+        cdef SparseRows sparse
+        cdef Pointer memory
+        if not self.run.is_sparse:
+            memory = Pointer(X, X.shape[0] * self.n_in * self.itemsize)
+            self.run.X.values = memory.view.buf
+            return memory
+        if type(X) is not SparseRows or X.shape[1] != self.n_in or X.dtype != self.dtype:
+            raise TypeError(f"X is {type(X).__name__}, expected SparseRows of {self.n_in} columns")
+        sparse = X
+        self.run.X = sparse.rows
+        return sparse.memory
+
+    cdef double _density(self, X):
+        # the share of the inputs that are there
+        cdef SparseRows sparse
+        if not self.run.is_sparse:
+            return 1
+        sparse = X
+        return sparse.n_values() / max(1.0, <double>len(sparse) * self.n_in)
+
     cdef Pointer _weights(self, sample_weight, ptrdiff_t n):
         return None if sample_weight is None else Pointer(sample_weight, n * self.itemsize)
 
@@ -344,13 +394,14 @@ cdef class Core(Inference):
         self.signals.holds_forks = False
         self._let_fork()
 
-    cdef int _useful_threads(self, ptrdiff_t B):
+    cdef int _useful_threads(self, ptrdiff_t B, double density):
         # at least FLOPS_PER_THREAD multiplications and additions for every thread of a step
-        cdef double flops = 6.0 * self.n_params * B
+        cdef double of_inputs = <double>self.n_in * self.sizes[1], flops = 6.0 * self.n_params * B
+        if self.run.is_sparse:
+            flops -= (1 - density) * 6 * B * of_inputs - FLOPS_OF_UPDATE * of_inputs
         return <int>max(1.0, min(flops / FLOPS_PER_THREAD, 4096.0))
 
-    cdef void _bind(self, Pointer inputs, Pointer targets, Pointer weights):
-        self.run.X = inputs.view.buf
+    cdef void _bind(self, Pointer targets, Pointer weights):
         self.run.y = targets.view.buf
         self.run.sample_weight = NULL if weights is None else weights.view.buf
         self.run.n_ahead = 0

@@ -1,7 +1,7 @@
 """csrc/fastmlp.h and csrc/pool.h, declared once for every Cython module."""
 
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 cdef extern from "fastmlp.h" nogil:
     enum: FM_FLOAT32, FM_FLOAT64
@@ -30,10 +30,19 @@ cdef extern from "fastmlp.h" nogil:
         int nesterov
         double beta1, beta2, epsilon, corrected_rate
 
+    ctypedef struct fm_rows:
+        const void *values
+        const int32_t *columns
+        const int64_t *starts
+
+    enum: FM_CSR_AHEAD
+
     ctypedef struct fm_run:
         fm_net net
         fm_rule rule
-        const void *X
+        fm_rows X
+        int is_sparse
+        void *entries
         const void *y
         const void *sample_weight
         double weight_sum
@@ -66,7 +75,7 @@ cdef extern from "fastmlp.h" nogil:
         void (*load)(fm_run *run) noexcept nogil
         void (*store)(const fm_run *run) noexcept nogil
         int (*finite)(const fm_run *run) noexcept nogil
-        void (*forward)(fm_run *run, void *out, const void *X, ptrdiff_t B,
+        void (*forward)(fm_run *run, void *out, const fm_rows *X, ptrdiff_t B,
                         int softmax) noexcept nogil
         double (*penalty)(const fm_run *run) noexcept nogil
         double (*gradients)(fm_run *run) noexcept nogil

@@ -29,7 +29,7 @@ cdef struct Rows:
     Share *shares
     int n_shares
     ptrdiff_t n, n_parts, done  # rows; parts, and how many of them were done in earlier goes
-    const char *X
+    fm_rows X
     char *Z           # outputs, or NULL
     int64_t *classes  # or NULL
     bint softmax
@@ -48,17 +48,14 @@ cdef int _send(void *argument, int thread, ptrdiff_t part) noexcept nogil:
     cdef ptrdiff_t n = rows.n * (rows.done + part + 1) // rows.n_parts - first
     cdef ptrdiff_t I = net.sizes[0], O = net.sizes[net.n_layers]
     cdef ptrdiff_t itemsize = 4 if net.dtype == FM_FLOAT32 else 8
-    cdef const char *X = rows.X + first * I * itemsize
+    cdef fm_rows X = _rows_from(&rows.X, first, I, net.dtype)
     cdef char *Z = share.Z if rows.Z == NULL else rows.Z + first * O * itemsize
-    if itemsize == 4:
-        share.nonfinite |= fm_first_nonfinite_float32(<const float *>X, n * I) >= 0
-    else:
-        share.nonfinite |= fm_first_nonfinite_float64(<const double *>X, n * I) >= 0
+    share.nonfinite |= _first_nonfinite(&X, n, I, net.dtype) >= 0
     if share.nonfinite:
         return False
     if thread == 0:
         rows.mine += 1
-    rows.engine.forward(&share.run, Z, X, n, rows.softmax)
+    rows.engine.forward(&share.run, Z, &X, n, rows.softmax)
     if rows.classes != NULL:
         if itemsize == 4:
             _argmax(rows.classes + first, <const float *>Z, n, O)
@@ -149,19 +146,23 @@ cdef class Inference:
     def infer(self, X, params, int what, threads=None):
         """Outputs of the network for X: OUTPUTS (n, n_out), CLASSES (n,) or PROBABILITIES (n, n_out).
 
-        X is a C-contiguous ndarray (n, n_in) of the network's dtype with n >= 1 and finite values;
-        of anything else None is returned. `threads` is asked how many may work, where there is enough for
+        X is a C-contiguous ndarray (n, n_in) of the network's dtype with n >= 1 and finite values, or
+        such SparseRows; of anything else None is returned. `threads` is asked how many may work, where there is enough for
         several to do; None stands for one.
 
         Safe in many threads at once, and while another stores: the outputs are those of the
         parameters before or after.
         """
         cdef Py_buffer view
-        cdef Pointer memory
         cdef Rows rows
-        cdef ptrdiff_t n
-        cdef uint64_t n_writes
-        cdef int sent
+        cdef SparseRows sparse
+        rows.X.columns, rows.X.starts = NULL, NULL
+        if type(X) is SparseRows:
+            sparse = X
+            if sparse.shape[0] < 1 or sparse.shape[1] != self.n_in or sparse.dtype != self.dtype:
+                return None
+            rows.X, rows.n = sparse.rows, sparse.shape[0]
+            return self._infer(&rows, params, what, threads)
         if type(X) is not ndarray:
             return None
         try:
@@ -171,27 +172,32 @@ cdef class Inference:
         try:
             if not self._takes(&view):
                 return None
-            n = view.shape[0]
-            rows.engine, rows.X = self.engine, <const char *>view.buf
-            rows.Z, rows.classes, rows.softmax = NULL, NULL, what == PROBABILITIES
-            rows.n = n
-            if what == CLASSES:
-                out = empty(n, LABEL)
-                memory = Pointer(out, n * sizeof(int64_t), True)
-                rows.classes = <int64_t *>memory.view.buf
-            else:
-                out = empty((n, self.n_out), self.dtype)
-                memory = Pointer(out, n * self.n_out * self.itemsize, True)
-                rows.Z = <char *>memory.view.buf
-            rows.n_shares = self._n_threads(n, threads)
-            n_writes = self.writes.count()
-            sent = self._forward(rows, params, n_writes, False)
-            if sent == CHANGED:
-                params = self.writes.copy(params)
-                sent = self._forward(rows, params, 0, True)
-            return out if sent == DONE else None
+            rows.X.values, rows.n = view.buf, view.shape[0]
+            return self._infer(&rows, params, what, threads)
         finally:
             PyBuffer_Release(&view)
+
+    cdef _infer(self, Rows *rows, params, int what, threads):
+        cdef Pointer memory
+        cdef uint64_t n_writes
+        cdef int sent
+        rows.engine, rows.softmax = self.engine, what == PROBABILITIES
+        rows.Z, rows.classes = NULL, NULL
+        if what == CLASSES:
+            out = empty(rows.n, LABEL)
+            memory = Pointer(out, rows.n * sizeof(int64_t), True)
+            rows.classes = <int64_t *>memory.view.buf
+        else:
+            out = empty((rows.n, self.n_out), self.dtype)
+            memory = Pointer(out, rows.n * self.n_out * self.itemsize, True)
+            rows.Z = <char *>memory.view.buf
+        rows.n_shares = self._n_threads(rows, threads)
+        n_writes = self.writes.count()
+        sent = self._forward(rows[0], params, n_writes, False)
+        if sent == CHANGED:
+            params = self.writes.copy(params)
+            sent = self._forward(rows[0], params, 0, True)
+        return out if sent == DONE else None
 
     cdef bint _takes(self, const Py_buffer *view):
         if view.ndim != 2 or view.shape[1] != self.n_in or view.shape[0] < 1:
@@ -203,12 +209,15 @@ cdef class Inference:
         return (<size_t>view.buf % self.itemsize == 0
                 and PyBuffer_IsContiguous(<Py_buffer *>view, c"C"))
 
-    cdef int _n_threads(self, ptrdiff_t n, threads) except -1:
-        cdef ptrdiff_t useful = n
+    cdef int _n_threads(self, const Rows *rows, threads) except -1:
+        cdef ptrdiff_t n = rows.n, useful = n
+        cdef double multiplications = <double>self.n_params * n
         if threads is None or self.engine.level == NULL:  # BLAS has threads of its own
             return 1
         if not self.any_size:
-            useful = <ptrdiff_t>min(2.0 * self.n_params * n / FLOPS_TO_INFER, n / <double>ROWS_TO_INFER)
+            if rows.X.columns != NULL:
+                multiplications -= (<double>self.n_in * n - rows.X.starts[n]) * self.sizes[1]
+            useful = <ptrdiff_t>min(2 * multiplications / FLOPS_TO_INFER, n / <double>ROWS_TO_INFER)
         return 1 if useful < 2 else max(1, min(threads(), min(useful, 4096)))
 
     cdef int _forward(self, Rows rows, params, uint64_t n_writes, bint own) except -1:
@@ -248,6 +257,7 @@ cdef class Inference:
         cdef fm_run *run = &rows.shares.run
         run[0] = self.run
         run.rule.kind = FM_NONE
+        run.is_sparse = rows.X.columns != NULL
         run.params = params
         run.max_rows = (rows.n + rows.n_parts - 1) // rows.n_parts
         self.engine.sizes(run, &workspace, &state)

@@ -6,43 +6,95 @@ place.
 """
 
 import operator
-from typing import Any
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastmlp import memory
-from fastmlp._core import first_nonfinite
+from fastmlp._core import SparseRows, first_nonfinite
 
 __all__ = [
+    "Inputs",
     "as_array",
     "as_features",
     "as_generator",
     "as_int",
     "as_labels",
     "as_real",
+    "as_rows",
     "as_values",
     "as_weights",
     "contiguous",
+    "sparse_rows",
 ]
 
 Array = NDArray[Any]
 
 
+class Sparse(Protocol):
+    """A sparse matrix, as SciPy has them."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """How many rows and columns."""
+
+    def tocsr(self) -> Any:
+        """Return it in compressed rows."""
+
+
+Inputs = ArrayLike | Sparse
+
+
 def as_features(X: ArrayLike, dtype: str, n_features: int, name: str = "X") -> Array:
     """Return X as (n_samples, n_features) of `dtype`, every value finite."""
     array = _numbers(X, name)
-    if array.ndim != 2:
-        hint = f"; for one sample use {name}.reshape(1, -1)" if array.ndim == 1 else ""
-        raise ValueError(
-            f"{name} has shape {array.shape}, expected (n_samples, {n_features}){hint}"
-        )
-    if array.shape[1] != n_features:
-        raise ValueError(
-            f"{name} has {array.shape[1]} features, the model expects {n_features} "
-            f"({name}.shape is {array.shape})"
-        )
+    _check_features(array.shape, n_features, name)
     return _finite(array, dtype, name)
+
+
+def as_rows(X: Any, dtype: str, n_features: int, name: str = "X") -> Array | SparseRows:
+    """Return an array as `as_features` does, and a sparse matrix of SciPy's as `SparseRows`."""
+    if not hasattr(X, "tocsr"):
+        return as_features(X, dtype, n_features, name)
+    _check_features(X.shape, n_features, name)
+    csr = _canonical(X.tocsr())
+    numbers = _numbers(csr.data, name)
+    values = contiguous(numbers, dtype, name)
+    first = first_nonfinite(values)
+    if first >= 0:
+        row = int(np.searchsorted(csr.indptr, first, "right")) - 1
+        _refuse(numbers[first], dtype, f"{name}[{row}, {csr.indices[first]}]")
+    if isinstance(csr, SparseRows) and values is csr.data:
+        return csr
+    return SparseRows(values, csr.indices, csr.indptr, csr.shape)
+
+
+def sparse_rows(X: Any) -> Array | SparseRows:
+    """Return a CSR matrix that has been checked as `SparseRows`, and what is none as it is."""
+    if isinstance(X, np.ndarray | SparseRows):
+        return X
+    csr = _canonical(X)
+    return SparseRows(csr.data, csr.indices, csr.indptr, csr.shape)
+
+
+def _canonical(csr: Any) -> Any:
+    """Return a CSR matrix with increasing columns, each once, in every row."""
+    if not csr.has_canonical_format:
+        csr = csr.copy()
+        csr.sum_duplicates()
+    return csr
+
+
+def _check_features(shape: tuple[int, ...], n_features: int, name: str) -> None:
+    if len(shape) != 2:
+        hint = f"; for one sample use {name}.reshape(1, -1)" if len(shape) == 1 else ""
+        raise ValueError(f"{name} has shape {shape}, expected (n_samples, {n_features}){hint}")
+    if shape[1] != n_features:
+        raise ValueError(
+            f"{name} has {shape[1]} features, the model expects {n_features} "
+            f"({name}.shape is {shape})"
+        )
 
 
 def as_labels(y: ArrayLike, n_samples: int, n_classes: int, name: str = "y") -> Array:
@@ -177,10 +229,13 @@ def _finite(array: Array, dtype: str, name: str) -> Array:
     if first >= 0:
         place = np.unravel_index(first, array.shape)
         where = ", ".join(str(int(i)) for i in place)
-        value = array[place]
-        reason = f"too large for {dtype}" if np.isfinite(value) else "every value must be finite"
-        raise ValueError(f"{name}[{where}] is {value}: {reason}")
+        _refuse(array[place], dtype, f"{name}[{where}]")
     return converted
+
+
+def _refuse(value: Any, dtype: str, place: str) -> NoReturn:
+    reason = f"too large for {dtype}" if np.isfinite(value) else "every value must be finite"
+    raise ValueError(f"{place} is {value}: {reason}")
 
 
 def contiguous(array: Array, dtype: str, name: str) -> Array:

@@ -20,15 +20,18 @@ from fastmlp._core import (
     PROBABILITIES,
     Core,
     Inference,
+    SparseRows,
     Writes,
 )
 from fastmlp.activations import activate, slope
 from fastmlp.definition import abridged, activations_of, choice, count, parameter_of, widths
 from fastmlp.inputs import (
+    Inputs,
     as_features,
     as_generator,
     as_int,
     as_labels,
+    as_rows,
     as_values,
     as_weights,
 )
@@ -192,12 +195,12 @@ class MLP:
             start = end
         return tuple(weights), tuple(biases)
 
-    def forward(self, X: ArrayLike, *, n_threads: int | None = None) -> Array:
+    def forward(self, X: Inputs, *, n_threads: int | None = None) -> Array:
         """Return the outputs of the last layer: logits when classifying, else values.
 
         Parameters
         ----------
-        X : array-like (n_samples, n_in), finite
+        X : array-like or sparse matrix (n_samples, n_in), finite
         n_threads : int or None
             How many threads may share out the rows, where these are enough to gain by it; None
             takes one for every core. The results are the same bits for any number. Where there is
@@ -209,7 +212,7 @@ class MLP:
         """
         return self._infer(X, OUTPUTS, n_threads)
 
-    def predict(self, X: ArrayLike, *, n_threads: int | None = None) -> Array:
+    def predict(self, X: Inputs, *, n_threads: int | None = None) -> Array:
         """Return the most probable class of every row, or its values; rates under poisson.
 
         Parameters
@@ -230,7 +233,7 @@ class MLP:
                 Z = np.exp(Z)
         return Z[:, 0] if Z.shape[1] == 1 else Z
 
-    def predict_proba(self, X: ArrayLike, *, n_threads: int | None = None) -> Array:
+    def predict_proba(self, X: Inputs, *, n_threads: int | None = None) -> Array:
         """Return the probability of every class, the softmax of the logits.
 
         Under binary_cross_entropy that of every output, its logistic.
@@ -286,7 +289,7 @@ class MLP:
 
     def loss(
         self,
-        X: ArrayLike,
+        X: Inputs,
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         *,
@@ -296,7 +299,7 @@ class MLP:
 
         Parameters
         ----------
-        X : array-like (n_samples, n_in)
+        X : array-like or sparse matrix (n_samples, n_in)
         y : array-like of int (n_samples,) when classifying; else (n_samples, n_out), or
             (n_samples,) where the network has one output
         sample_weight : array-like (n_samples,) or None
@@ -307,7 +310,7 @@ class MLP:
 
     def evaluate(
         self,
-        X: ArrayLike,
+        X: Inputs,
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         *,
@@ -335,7 +338,7 @@ class MLP:
         return loss, float(np.average(Z.argmax(axis=1) == targets, weights=weights))
 
     def gradients(
-        self, X: ArrayLike, y: ArrayLike
+        self, X: Inputs, y: ArrayLike
     ) -> tuple[float, tuple[Array, ...], tuple[Array, ...]]:
         """Return the mean loss over the rows of X and its derivatives, by backpropagation.
 
@@ -355,18 +358,21 @@ class MLP:
         """
         features, targets = self.as_data(X, y)
         flat = np.empty_like(self.params)
-        core = self.core(max_rows=len(features), optimizer="sgd")
+        is_sparse = isinstance(features, SparseRows)
+        core = self.core(max_rows=len(features), optimizer="sgd", is_sparse=is_sparse)
         loss = core.gradients(flat, features, targets, self.read())
         if not np.isfinite(loss):
             flat.fill(np.nan)
         return (loss, *self.split(flat))
 
-    def as_data(self, X: ArrayLike, y: ArrayLike, suffix: str = "") -> tuple[Array, Array]:
-        """Return X and y as the arrays this model trains on, or raise what is wrong with them.
+    def as_data(
+        self, X: Inputs, y: ArrayLike, suffix: str = ""
+    ) -> tuple[Array | SparseRows, Array]:
+        """Return X and y as what this model trains on, or raise what is wrong with them.
 
         `suffix` is added to the names X and y in messages.
         """
-        features = as_features(X, self.dtype, self.sizes[0], f"X{suffix}")
+        features = as_rows(X, self.dtype, self.sizes[0], f"X{suffix}")
         n = len(features)
         if n == 0:
             raise ValueError(f"X{suffix} has no rows (shape {features.shape})")
@@ -374,7 +380,7 @@ class MLP:
             return features, as_labels(y, n, self.sizes[-1], f"y{suffix}")
         return features, as_values(y, n, self.sizes[-1], self.dtype, f"y{suffix}")
 
-    def _infer(self, X: ArrayLike, what: int, n_threads: int | None) -> Array:
+    def _infer(self, X: Inputs, what: int, n_threads: int | None) -> Array:
         inference = self._inference
         if inference is None:
             inference = self._inference = self.inference()
@@ -385,7 +391,7 @@ class MLP:
         if result is not None:
             return result
         # It was not an array to use as it stands: find out why.
-        features = as_features(X, self.dtype, self.sizes[0])
+        features = as_rows(X, self.dtype, self.sizes[0])
         if len(features):
             result = inference.infer(features, self.params, what, threads)
             assert result is not None
@@ -453,11 +459,13 @@ class MLP:
         optimizer: str,
         engine: str = "auto",
         dropout: float = 0.0,
+        is_sparse: bool = False,
         n_threads: int = 1,
     ) -> Core:
         """Return a new `Core` for this network, to train on batches of up to `max_rows` rows.
 
-        With `n_threads` its memory is laid out for so many, to be shared out among them.
+        Inputs are arrays or, with `is_sparse`, `SparseRows`. With `n_threads` its memory is laid
+        out for so many, to be shared out among them.
         """
         return Core(
             engines.load(engines.resolve(engine), max(max_rows, *self.sizes)),
@@ -470,6 +478,7 @@ class MLP:
             loss_parameter=self.loss_parameter,
             loss_clip=self.probability_clip,
             dropout=dropout,
+            is_sparse=is_sparse,
             writes=self._writes,
             n_threads=n_threads,
             any_size=engines.oversubscribed(),

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastmlp import engines
-from fastmlp._core import Core
+from fastmlp._core import Core, SparseRows
 from fastmlp.errors import DivergedError
+from fastmlp.inputs import sparse_rows
 from fastmlp.model import MLP
-from fastmlp.sparserows import dense_parts, dense_rows
 from fastmlp.turn import new_turn
 
 __all__ = ["Position", "Session"]
@@ -50,8 +50,7 @@ class Session:
     after every epoch, so that who predicts beside the training never waits.
 
     Arrays are taken as they stand: C-contiguous, of the model's dtype, finite, as `MLP.as_data`
-    returns them. `X` may also be a SciPy CSR matrix or array, which is made dense a few batches at
-    a time.
+    returns them. `X` may also be a SciPy CSR matrix or array.
 
     Parameters
     ----------
@@ -157,7 +156,7 @@ class Session:
 
         Parameters
         ----------
-        X : ndarray or CSR (n, n_in)
+        X : ndarray, CSR or SparseRows (n, n_in)
         y : ndarray (n,) or (n, n_out)
         order : ndarray of intp
         batch_size : int
@@ -176,8 +175,8 @@ class Session:
         begun : Position
             Where an interrupted epoch over these rows goes on.
         whole : bool
-            Whether an epoch of dense rows that diverges, or has no memory left to say what it did,
-            is taken back whole, before any other thread can see some of it.
+            Whether an epoch that diverges, or has no memory left to say what it did, is taken back
+            whole, before any other thread can see some of it.
 
         Returns
         -------
@@ -190,7 +189,7 @@ class Session:
             A step met or made numbers that are not finite; the parameters are those before it.
         """
         n = len(order)
-        batch_size = min(batch_size, n)
+        batch_size, rows = min(batch_size, n), sparse_rows(X)
         options = {
             "learning_rate": learning_rate,
             "l2": l2,
@@ -208,14 +207,14 @@ class Session:
             self._recover()
             self._behind = self._newer
             with self._turn.computing("the Session"):
-                core = self._ready(batch_size)
+                core = self._ready(batch_size, isinstance(rows, SparseRows))
                 self._done = (self.step, self.epochs)
                 self._newer = True
                 try:
                     with self.threads():
                         rest = order[begun.rows :] if begun.rows else order
                         loss, penalty = self._train(
-                            core, X, y, sample_weight, rest, batch_size, options, begun
+                            core, rows, y, sample_weight, rest, batch_size, options, begun
                         )
                     means = loss / n, penalty / n
                     self.epochs += 1
@@ -230,7 +229,7 @@ class Session:
     def _train(
         self,
         core: Core,
-        X: Any,
+        X: "Array | SparseRows",
         y: Array,
         sample_weight: Array | None,
         order: NDArray[np.intp],
@@ -239,24 +238,22 @@ class Session:
         begun: tuple[int, int, float, float],
     ) -> tuple[float, float]:
         """Do the steps of an epoch, or what is left of it; return its loss and penalty, summed."""
-        loss, penalty = begun[2:]
-        for rows, targets, weights, part in dense_parts(X, y, sample_weight, order, batch_size):
-            loss, penalty, _, completed = core.epoch(
-                rows,
-                targets,
-                part,
-                batch_size,
-                sample_weight=weights,
-                t=self.step,
-                number=self.epochs,
-                begun=begun,
-                **self._workers,
-                **options,
-            )
-            begun = Position(*core.progress)
-            if not completed:  # the step after these, or the last of them if the sum overflowed
-                step = begun.steps + math.isfinite(begun.loss + begun.penalty)
-                raise DivergedError(self.epochs + 1, step, ADVICE)
+        loss, penalty, _, completed = core.epoch(
+            X,
+            y,
+            order,
+            batch_size,
+            sample_weight=sample_weight,
+            t=self.step,
+            number=self.epochs,
+            begun=begun,
+            **self._workers,
+            **options,
+        )
+        if not completed:  # the step after these, or the last of them if the sum overflowed
+            done = Position(*core.progress)
+            step = done.steps + math.isfinite(done.loss + done.penalty)
+            raise DivergedError(self.epochs + 1, step, ADVICE)
         return loss, penalty
 
     def store(self) -> None:
@@ -301,7 +298,7 @@ class Session:
             raise RuntimeError("the Session is in the middle of an epoch, of this very thread")
 
     def _undo(self) -> None:
-        """Take back the latest epoch, which must have been of dense rows."""
+        """Take back the latest epoch."""
         if self._core is not None:
             self._core.undo()
             self.step, self.epochs = self._done
@@ -325,36 +322,16 @@ class Session:
                 return self._gradients(X, y, sample_weight)
 
     def _gradients(self, X: Any, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
-        order = np.arange(X.shape[0], dtype=np.intp)
-        dense = not hasattr(X, "tocsr")
-        batch_size = len(order) if dense else dense_rows(X)
-        core = self._ready(min(batch_size, len(order)), load=False)
+        rows, gradients = sparse_rows(X), np.zeros_like(self.model.params)
+        core = self._ready(len(rows), isinstance(rows, SparseRows), load=False)
         self._holds = False
-        total, weight, gradients = 0.0, 0.0, np.zeros_like(self.model.params)
-        part = gradients if dense else np.empty_like(gradients)
         with self.threads():
-            for rows, targets, weights, at in dense_parts(X, y, sample_weight, order, batch_size):
-                share = float(len(at) if weights is None else weights.sum(dtype=np.float64))
-                if share == 0:
-                    continue
-                loss = core.gradients(
-                    part,
-                    rows,
-                    targets,
-                    self.model.params,
-                    weights,
-                    **self._workers,
-                )
-                if not np.isfinite(loss):
-                    gradients.fill(np.nan)
-                    return loss, gradients
-                total += share * loss
-                weight += share
-                if not dense:
-                    gradients += part * gradients.dtype.type(share)
-        if not dense:
-            gradients /= gradients.dtype.type(weight)
-        return total / weight, gradients
+            loss = core.gradients(
+                gradients, rows, y, self.model.params, sample_weight, **self._workers
+            )
+        if not np.isfinite(loss):
+            gradients.fill(np.nan)
+        return loss, gradients
 
     def threads(self) -> contextlib.AbstractContextManager[int]:
         """Hold the engine to the threads it may use; the context is their number."""
@@ -363,9 +340,9 @@ class Session:
         n_threads = self._workers.get("n_threads") or engines.fused_threads(self.n_threads)
         return contextlib.nullcontext(n_threads)
 
-    def _ready(self, max_rows: int, load: bool = True) -> Core:
+    def _ready(self, max_rows: int, is_sparse: bool = False, load: bool = True) -> Core:
         """Return a core that takes batches of `max_rows`, with the parameters to go on with."""
-        if self._core is None or self._max_rows < max_rows:
+        if self._core is None or self._max_rows < max_rows or self._core.is_sparse != is_sparse:
             self._store()
             self._step = self.step
             self._core, self._holds = None, False  # give its memory back first
@@ -374,6 +351,7 @@ class Session:
                 engine=self.engine,
                 optimizer=self.optimizer,
                 dropout=self.dropout,
+                is_sparse=is_sparse,
                 n_threads=self._usable_threads(),
             )
             self._core.t = self._step

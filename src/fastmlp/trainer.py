@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastmlp import atomic
 from fastmlp import checkpoint as checkpoints
-from fastmlp._core import draw, shuffled
+from fastmlp._core import SparseRows, draw, shuffled
 from fastmlp.errors import cut
 from fastmlp.history import Callback, History
-from fastmlp.inputs import as_generator, as_int, as_real, as_weights
+from fastmlp.inputs import Inputs, as_generator, as_int, as_real, as_weights
 from fastmlp.model import MLP
 from fastmlp.schedules import Schedule
 from fastmlp.session import START, Session
@@ -91,12 +91,12 @@ class Trainer:
 
     def fit(
         self,
-        X: ArrayLike,
+        X: Inputs,
         y: ArrayLike,
         *,
         epochs: int = 10,
         sample_weight: ArrayLike | None = None,
-        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        validation_data: tuple[Inputs, ArrayLike] | None = None,
         progress: bool = False,
         callback: Callback | None = None,
     ) -> History:
@@ -104,7 +104,7 @@ class Trainer:
 
         Parameters
         ----------
-        X : array-like (n_samples, n_in), finite
+        X : array-like or sparse matrix (n_samples, n_in), finite
         y : array-like
             Class numbers (n_samples,), or values (n_samples, n_out).
         epochs : int
@@ -235,11 +235,11 @@ class Trainer:
 
     def _fit(
         self,
-        features: Array,
+        features: Array | SparseRows,
         targets: Array,
         epochs: int,
         weights: Array | None,
-        validation_data: tuple[Array, Array] | None,
+        validation_data: tuple[Array | SparseRows, Array] | None,
         progress: bool,
         callback: Callback | None,
     ) -> History:

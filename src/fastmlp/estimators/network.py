@@ -5,17 +5,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
+from fastmlp.inputs import sparse_rows
 from fastmlp.losses import row_losses
 from fastmlp.model import MLP
 from fastmlp.session import Session
-from fastmlp.sparserows import dense_rows
 
 __all__ = ["Network", "dense_blocks"]
 
 Array = NDArray[Any]
 
+# So many bytes of a sparse matrix are made dense at a time.
+DENSE_BYTES = 16 << 20
 # What training may put another in the place of.
 _REPLACED = ("session", "_session_is", "seed", "settings", "rule")
 
@@ -123,13 +124,7 @@ class Network:
 
     def outputs(self, X: Any, n_threads: int | None) -> Array:
         """Return what the last layer computes; X is an ndarray or a CSR matrix of the dtype."""
-        if not sparse.issparse(X):
-            return self.model.forward(X, n_threads=n_threads)
-        model = self.model.copy()  # the same for all blocks, whoever trains meanwhile
-        Z = np.empty((X.shape[0], model.sizes[-1]), model.dtype)
-        for rows, block in dense_blocks(X):
-            Z[rows] = model.forward(block, n_threads=n_threads)
-        return Z
+        return self.model.forward(sparse_rows(X), n_threads=n_threads)
 
     def loss(self, Z: Array, targets: Array, sample_weight: Array | None) -> float:
         """Return the mean loss of rows for which the last layer has computed Z."""
@@ -173,7 +168,7 @@ class Network:
 
 def dense_blocks(X: Any) -> Iterator[tuple[slice, Array]]:
     """Yield a CSR matrix as arrays of a few rows each, with the places of the rows."""
-    step = dense_rows(X)
+    step = max(1, DENSE_BYTES // (max(1, X.shape[1]) * X.dtype.itemsize))
     for start in range(0, X.shape[0], step):
         rows = slice(start, min(start + step, X.shape[0]))
         yield rows, X[rows].toarray()

@@ -5,7 +5,6 @@ from operator import attrgetter, is_
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 from sklearn.base import _fit_context
 
 from fastmlp.errors import DivergedError
@@ -62,9 +61,7 @@ def checked(estimator: Any, X: Any, y: Any, sample_weight: Any, classes: Any) ->
             estimator, X, y, sample_weight, estimator.__sklearn_is_fitted__(), incremental=True
         )
         estimator._network.settings, estimator._network.rule = _settings(estimator), rule(estimator)
-        # An epoch of sparse rows is more than the session can undo.
-        with estimator._all_or_nothing(estimator._network if sparse.issparse(X) else None):
-            _epoch(estimator, rows)
+        _epoch(estimator, rows)
 
 
 def _epoch(estimator: Any, rows: Rows) -> None:
@@ -91,7 +88,7 @@ def _epoch(estimator: Any, rows: Rows) -> None:
         if shuffles:
             estimator._random_state.set_state(stream)
         raise non_finite(error) from error
-    except MemoryError:  # no step is left, of dense rows
+    except MemoryError:  # no step is left
         if shuffles:
             estimator._random_state.set_state(stream)
         raise

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastmlp import kernels
 from fastmlp.activations import activate, slope
-from fastmlp.inputs import as_real
+from fastmlp.inputs import as_array, as_real
 from fastmlp.losses import row_losses
 from fastmlp.model import MLP
 
@@ -250,12 +250,14 @@ def take_rows(model: MLP, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
     """Return the rows to explain as the engine takes them; x may be one row, y its target."""
     if not isinstance(model, MLP):
         raise TypeError(f"model is {type(model).__name__}, expected fastmlp.MLP")
-    array = np.asarray(x)
+    array = as_array(x, "X")
     if array.ndim == 1 and (model.sizes[0] == 1 or np.ndim(y) == 0 or model.sizes[0] == len(array)):
         array = array.reshape(-1, model.sizes[0] if len(array) % model.sizes[0] == 0 else 1)
         if len(array) == 1 and (np.ndim(y) == 0 or not model.classifies):
             y = np.asarray(y).reshape((1,) if model.classifies else (1, -1))
-    return model.as_data(array if array.ndim > 1 else x, y)
+    X, targets = model.as_data(array if array.ndim > 1 else x, y)
+    assert isinstance(X, np.ndarray)  # which `as_array` has made sure of
+    return X, targets
 
 
 def _link(model: MLP) -> str:

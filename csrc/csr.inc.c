@@ -1,0 +1,202 @@
+// Inputs that come as a sparse matrix, in compressed rows. The first layer goes by the numbers that are there:
+// forward row by row, and for the gradients of its weights column by column. They are the chains of
+// multiply-adds of the other tiles, without the links whose input is not there.
+
+// A number of the batch and its row; in memory column by column, and by rows within one.
+typedef struct R(entry) {
+    real value;
+    int32_t row;
+} R(entry);
+
+INLINE int R(is_csr)(const fm_run *run, const fm_layer *layer)
+{
+    return run->is_sparse && layer == R(layers)(run);
+}
+
+// Where the entries of each column end.
+INLINE ptrdiff_t *R(ends)(const fm_run *run) { return (ptrdiff_t *)R(at)(run, R(layers)(run)->ends); }
+
+// acc (NV vectors, the last of them so many lanes) += *x p.
+INLINE void R(add_entry)(V acc[FM_PANEL], const real *x, const real *p, const int lanes, const int NV)
+{
+    const V number = vset1(*x);
+    FM_UNROLL
+    for (int j = 0; j < NV; j++) {
+        const real *at = p + j * FM_LANES;
+        acc[j] = vfma(number, j < NV - 1 || lanes == FM_LANES ? vload(at) : vload_n(at, lanes), acc[j]);
+    }
+}
+
+// C (B, NV vectors) = init + A P, where A are rows of X: those of `rows` or, without, the first. Two at a time,
+// or each multiply-add would wait for the one before.
+INLINE void R(csr_panel_of)(const R(strip) *of, real *restrict C, const fm_rows *X, const ptrdiff_t *rows,
+                            ptrdiff_t B, const int lanes, const int NV)
+{
+    enum { LINE = FM_ALIGN / sizeof(real) };
+    const ptrdiff_t *at = of->at, ldp = of->ldp;
+    const real *const P = of->P;
+    for (ptrdiff_t b = 0; b < B; b += 2) {
+        const real *x[2];
+        const int32_t *columns[2];
+        ptrdiff_t n[2] = {0, 0};
+        V acc[2][FM_PANEL];
+        for (int r = 0; r < R(min)(2, B - b); r++) {
+            const ptrdiff_t row = rows ? rows[b + r] : b + r, start = (ptrdiff_t)X->starts[row];
+            x[r] = (const real *)X->values + start;
+            columns[r] = X->columns + start;
+            n[r] = (ptrdiff_t)X->starts[row + 1] - start;
+            FM_UNROLL
+            for (int j = 0; j < NV; j++)
+                acc[r][j] = vload(of->init + j * FM_LANES);
+        }
+        const ptrdiff_t both = R(min)(n[0], n[1]);
+        for (ptrdiff_t i = 0; i < both; i++)
+            FM_UNROLL
+            for (int r = 0; r < 2; r++) {
+                FM_UNROLL
+                for (int j = 0; j < NV * FM_LANES; j += LINE)
+                    FM_PREFETCH(P + columns[r][i + FM_CSR_AHEAD] * ldp + j);
+                R(add_entry)(acc[r], x[r] + i, P + columns[r][i] * ldp, lanes, NV);
+            }
+        for (int r = 0; r < R(min)(2, B - b); r++) {
+            for (ptrdiff_t i = both; i < n[r]; i++) {
+                FM_UNROLL
+                for (int j = 0; j < NV * FM_LANES; j += LINE)
+                    FM_PREFETCH(P + columns[r][i + FM_CSR_AHEAD] * ldp + j);
+                R(add_entry)(acc[r], x[r] + i, P + columns[r][i] * ldp, lanes, NV);
+            }
+            FM_UNROLL
+            for (int j = 0; j < NV; j++)
+                vstore(C + at[j] + (b + r) * FM_BLOCK,
+                       of->epilogue == FM_STORE_RELU ? vkeep(acc[r][j], acc[r][j]) : acc[r][j]);
+        }
+    }
+}
+
+// The gradients dW (M, NV vectors) of the weights of the features [f, f + M), once what waits there has been
+// used.
+INLINE void R(csr_column_tile_of)(R(errands) *errands, const fm_run *run, ptrdiff_t f, const real *D,
+                                  const ptrdiff_t at[FM_PANEL], int M, const int NV)
+{
+    const ptrdiff_t *ends = R(ends)(run);
+    const R(entry) *entry = (const R(entry) *)run->entries + (f ? ends[f - 1] : 0);
+    R(update_all)(errands, &errands->waiting, 0);
+    for (int r = 0; r < M; r++) {
+        const R(entry) *const end = (const R(entry) *)run->entries + ends[f + r];
+        V acc[FM_PANEL];
+        FM_UNROLL
+        for (int j = 0; j < NV; j++)
+            acc[j] = vset1(0);
+        for (; entry < end; entry++) {
+            const V number = vset1(entry->value);
+            const real *d = D + entry->row * FM_BLOCK;
+            FM_UNROLL
+            for (int j = 0; j < NV; j++)
+                acc[j] = vfma(number, vload(d + at[j]), acc[j]);
+        }
+        FM_UNROLL
+        for (int j = 0; j < NV; j++)
+            vstore(errands->dW + (r * NV + j) * FM_LANES, acc[j]);
+    }
+}
+
+#define DEFINE(nv)                                                                                \
+    static void R(csr_panel_##nv)(const R(strip) *of, real *C, const fm_rows *X,                  \
+                                  const ptrdiff_t *rows, ptrdiff_t B, int lanes)                  \
+    {                                                                                             \
+        if (nv <= FM_PANEL && lanes == FM_LANES)                                                  \
+            R(csr_panel_of)(of, C, X, rows, B, FM_LANES, nv);                                     \
+        else if (nv <= FM_PANEL)                                                                  \
+            R(csr_panel_of)(of, C, X, rows, B, lanes, nv);                                        \
+    }                                                                                             \
+    static void R(csr_column_tile_##nv)(R(errands) *errands, const fm_run *run, ptrdiff_t f,      \
+                                        const real *D, const ptrdiff_t *at, int M)                \
+    {                                                                                             \
+        if (nv <= FM_PANEL)                                                                       \
+            R(csr_column_tile_of)(errands, run, f, D, at, M, nv);                                 \
+    }
+DEFINE(1) DEFINE(2) DEFINE(3)
+#undef DEFINE
+
+static void (*const R(csr_panels)[3])(const R(strip) *of, real *C, const fm_rows *X, const ptrdiff_t *rows,
+                                      ptrdiff_t B, int lanes) = {
+    R(csr_panel_1), R(csr_panel_2), R(csr_panel_3)};
+static void (*const R(csr_column_tiles)[3])(R(errands) *errands, const fm_run *run, ptrdiff_t f, const real *D,
+                                            const ptrdiff_t *at, int M) = {
+    R(csr_column_tile_1), R(csr_column_tile_2), R(csr_column_tile_3)};
+
+// The sums of the panels [from, to) of the first layer for the rows [first, last) of the batch.
+static void R(csr_forward)(const fm_run *run, const fm_layer *layer, ptrdiff_t first, ptrdiff_t last,
+                           ptrdiff_t from, ptrdiff_t to, int epilogue)
+{
+    const R(form) W = R(W_of)(layer);
+    fm_rows X = run->X;
+    if (!run->rows)
+        X.starts += first;
+    for (ptrdiff_t p = from; p < to; p++) {
+        const real *panel = (const real *)run->state + W.at + R(row_at)(&W, p, 0);
+        R(strip) strip = {.P = panel, .init = panel - R(width)(&W, p), .ldp = R(width)(&W, p),
+                          .epilogue = epilogue};
+        R(columns)(strip.at, R(block_stride)(run), R(first_column)(&W, p), R(panel_size)(W.widths, p));
+        R(csr_panels)[R(panel_size)(W.widths, p) - 1](&strip, R(at)(run, layer->out + first * FM_BLOCK), &X,
+                                                      run->rows ? run->rows + first : NULL, last - first,
+                                                      FM_LANES);
+    }
+}
+
+// C (B, O) = X W + b for flat parameters.
+static void R(csr_linear_forward)(real *C, const fm_rows *X, const real *flat, const fm_layer *layer,
+                                  ptrdiff_t B, ptrdiff_t out_stride, int epilogue)
+{
+    const ptrdiff_t I = layer->I, O = layer->O;
+    const R(panels) widths = R(panels_of)(R(vectors)(O), 1);
+    for (ptrdiff_t p = 0; p < widths.n; p++) {
+        const int NV = R(panel_size)(widths, p);
+        const ptrdiff_t o = R(panel_start)(widths, p) * FM_LANES;
+        const int lanes = (int)R(min)(FM_LANES, O - o - (NV - 1) * FM_LANES);
+        _Alignas(FM_ALIGN) real bias[WIDTH];
+        for (int j = 0; j < NV; j++)
+            vstore(bias + j * FM_LANES,
+                   vload_n(flat + I * O + o + j * FM_LANES, j < NV - 1 ? FM_LANES : lanes));
+        R(strip) strip = {.P = flat + o, .init = bias, .ldp = O, .epilogue = epilogue};
+        R(columns)(strip.at, out_stride, o, NV);
+        R(csr_panels)[NV - 1](&strip, C, X, NULL, B, lanes);
+    }
+}
+
+// Entries of the batch in the order of their columns: of a part of the columns, with a look at all rows.
+static void R(list_entries)(fm_run *run, int part, int n_parts)
+{
+    const ptrdiff_t I = run->net.sizes[0], from = I * part / n_parts, to = I * (part + 1) / n_parts;
+    const fm_rows *X = &run->X;
+    ptrdiff_t *ends = R(ends)(run), before = 0;
+    R(entry) *entries = run->entries;
+    memset(ends + from, 0, (size_t)(to - from) * sizeof *ends);
+    for (int lists = 0; lists < 2; lists++) { // it counts them first
+        for (ptrdiff_t b = 0; b < run->B; b++) {
+            const ptrdiff_t row = R(row_of)(run, b), start = (ptrdiff_t)X->starts[row];
+            const ptrdiff_t end = (ptrdiff_t)X->starts[row + 1];
+            ptrdiff_t i = start, after = end; // the first from column `from` on: in [i, after]
+            while (part > 0 && i < after) {
+                const ptrdiff_t middle = i + (after - i) / 2;
+                if (X->columns[middle] < from)
+                    i = middle + 1;
+                else
+                    after = middle;
+            }
+            before += lists ? 0 : i - start;
+            for (; i < end && X->columns[i] < to; i++) {
+                if (lists)
+                    entries[ends[X->columns[i]]++] =
+                        (R(entry)){((const real *)X->values)[i], (int32_t)b};
+                else
+                    ends[X->columns[i]]++;
+            }
+        }
+        for (ptrdiff_t k = from; !lists && k < to; k++) {
+            const ptrdiff_t n = ends[k];
+            ends[k] = before;
+            before += n;
+        }
+    }
+}

@@ -1,0 +1,314 @@
+"""Sparse matrices as inputs: the numbers that are there, and the bits of a dense matrix."""
+
+import numpy as np
+import pytest
+from levels import DTYPES, LEVELS, core_of, same_bits
+from scipy import sparse
+from tolerances import FEW, assert_within, backpropagation, roundoff
+
+import fastmlp
+from fastmlp import MLP, SGD, Adam
+from fastmlp._core import CLASSES, OUTPUTS, PROBABILITIES, SparseRows
+from fastmlp.inputs import as_rows, sparse_rows
+
+RULES = {
+    "momentum": {"optimizer": "sgd", "momentum": 0.9},
+    "nesterov": {"optimizer": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+    "adam": {"optimizer": "adam", "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "l2": 0.1},
+    "clipped": {"optimizer": "adam", "beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8, "max_norm": 0.1},
+}
+# Inputs, outputs, batch, share of the inputs that are there, threads.
+CASES = [
+    (1, 1, 1, 0.5, 1),
+    (5, 3, 4, 0.5, 1),
+    (33, 10, 32, 0.3, 2),
+    (65, 17, 1, 0.05, 1),
+    (100, 48, 7, 1.0, 1),
+    (96, 33, 33, 0.0, 2),
+    (301, 130, 100, 0.02, 1),
+    (530, 290, 64, 0.05, 3),  # by columns
+    (1100, 96, 20, 0.01, 4),
+    (40, 64, 1500, 0.1, 2),  # many rows
+]
+
+
+def rows_of(rng, n, inputs, share):
+    """A CSR matrix of which a share is there; some rows are empty, and some columns."""
+    X = rng.normal(size=(n, inputs)) * (rng.random((n, inputs)) < share)
+    X[rng.random(n) < 0.1] = 0
+    X[:, rng.random(inputs) < 0.1] = 0
+    return sparse.csr_array(X)
+
+
+def trained(core, params, X, y, batch, rule, n_threads):
+    """What an epoch leaves: its sums, parameters and moments."""
+    moments = [np.zeros_like(params), np.zeros_like(params)]
+    core.load(params, *moments)
+    options = {key: value for key, value in rule.items() if key != "optimizer"}
+    order = np.random.default_rng(3).permutation(len(X))[: len(X) - len(X) // 5]
+    sums = core.epoch(
+        X, y, order, batch, learning_rate=0.01, t=1, n_threads=n_threads, max_workers=4,
+        any_size=True, **options,
+    )  # fmt: skip
+    assert sums[3]
+    after = np.empty_like(params)
+    core.store(after, *moments)
+    return [np.array(sums), after, *moments]
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("inputs, outputs, batch, share, n_threads", CASES)
+def test_an_epoch_has_the_bits_of_one_over_dense_rows(
+    level, dtype, rule, inputs, outputs, batch, share, n_threads
+):
+    rng = np.random.default_rng(inputs)
+    model = MLP([inputs, outputs, 3], seed=0, dtype=dtype)
+    X = rows_of(rng, 3 * batch + batch // 2, inputs, share).astype(dtype)
+    y = rng.integers(0, 3, X.shape[0])
+    found = [
+        trained(
+            core_of(level, model, batch, rule["optimizer"], 0.25, n_threads, is_sparse),
+            model.params, rows, y, batch, rule, n_threads,
+        )
+        for is_sparse, rows in ((False, X.toarray()), (True, sparse_rows(X)))
+    ]  # fmt: skip
+    for one, other in zip(*found, strict=True):
+        assert same_bits(one, other)
+    assert np.isfinite(found[0][1]).all()
+    assert not same_bits(found[0][1], model.params)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("engine", [*LEVELS, "blas"])
+@pytest.mark.parametrize("sizes", [[90, 70, 3], [90, 3], [7, 40, 20, 3]], ids=str)
+def test_gradients_against_the_reference(engine, dtype, sizes):
+    rng, u = np.random.default_rng(0), roundoff(dtype)
+    model = MLP(sizes, loss="squared_error", seed=0, dtype=dtype)
+    X, T = rows_of(rng, 50, sizes[0], 0.1).astype(dtype), rng.normal(size=(50, 3)).astype(dtype)
+    found = np.full_like(model.params, np.nan)
+    core_of(engine, model, 50, is_sparse=True).gradients(found, sparse_rows(X), T, model.params)
+
+    def dZ_of(Z, e_Z):
+        return (Z - T) / 50, (e_Z + FEW * u * (np.abs(Z) + np.abs(T) + e_Z)) / 50
+
+    *_, gradients, bound = backpropagation(model, X.toarray(), dZ_of)
+    assert_within(found, gradients, bound)
+
+
+@pytest.mark.parametrize("rule", ["momentum", "adam"])
+def test_steps_of_blas(rule):
+    """As those over dense rows, but for the order of sums."""
+    rule = RULES[rule]
+    rng = np.random.default_rng(0)
+    model = MLP([60, 30, 3], seed=0, dtype="float64")
+    X, y = rows_of(rng, 200, 60, 0.1), rng.integers(0, 3, 200)
+    found = [
+        trained(
+            core_of("blas", model, 32, rule["optimizer"], is_sparse=is_sparse),
+            model.params, rows, y, 32, rule, 1,
+        )[1]
+        for is_sparse, rows in ((False, X.toarray()), (True, sparse_rows(X)))
+    ]  # fmt: skip
+    np.testing.assert_allclose(*found, rtol=1e-9, atol=1e-12)
+    assert np.abs(found[0] - model.params).max() > 1e-3
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("outputs", [1, 3, 10, 16, 17, 33, 48, 100, 290])
+@pytest.mark.parametrize("n", [1, 2, 7, 700])
+def test_predictions_have_the_bits_of_those_of_dense_rows(level, dtype, outputs, n):
+    rng = np.random.default_rng(outputs)
+    for sizes in ([60, outputs], [60, outputs, 4]):
+        model = MLP(sizes, seed=1, dtype=dtype)
+        model.params[:] = rng.normal(size=model.params.shape)
+        X = rows_of(rng, n, 60, 0.1).astype(dtype)
+        core = core_of(level, model, 1)
+        for what in (OUTPUTS, CLASSES, PROBABILITIES):
+            expected = core.infer(X.toarray(), model.params, what)
+            for n_threads in (1, 3):
+                found = core.infer(sparse_rows(X), model.params, what, lambda n=n_threads: n)
+                assert same_bits(found.astype(float), expected.astype(float))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("engine", [*LEVELS, "blas"])
+def test_predictions_against_the_reference(engine, dtype):
+    rng = np.random.default_rng(0)
+    model = MLP([60, 33, 5], seed=1, dtype=dtype)
+    X = rows_of(rng, 40, 60, 0.2).astype(dtype)
+    found = core_of(engine, model, 1).infer(sparse_rows(X), model.params, OUTPUTS)
+    Z, bound, *_ = backpropagation(model, X.toarray(), lambda Z, e_Z: (Z, e_Z))
+    assert_within(found, Z, bound)
+
+
+FORMS = ["csr_matrix", "csr_array", "csc_array", "coo_matrix", "lil_array", "dok_array"]
+
+
+@pytest.mark.parametrize("engine", ["fused", "blas"])
+@pytest.mark.parametrize("form", FORMS)
+def test_models_and_trainers_take_them(form, engine):
+    X, y = fastmlp.data.load_digits()
+    X = (X / 16).astype(np.float32)
+    found = []
+    for rows in (X, getattr(sparse, form)(X)):
+        model = MLP([64, 20, 10], seed=0)
+        trainer = SGD(model, momentum=0.9, seed=0, engine=engine)
+        history = trainer.fit(rows, y, epochs=3, validation_data=(rows, y))
+        loss, dweights, _ = model.gradients(rows, y)
+        found.append(
+            [model.params, history.loss, history.validation_loss, history.validation_accuracy,
+             model.forward(rows), model.predict(rows), model.predict_proba(rows), loss, dweights[0],
+             *model.evaluate(rows, y)]
+        )  # fmt: skip
+    for one, other in zip(*found, strict=True):
+        if engine == "fused":
+            np.testing.assert_array_equal(one, other)
+        else:
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_dense_and_sparse_fits_in_turn():
+    """The core is another one, and goes on with the moments."""
+    X, y = fastmlp.data.load_digits()
+    X, models = X / 16, []
+    for forms in ((np.asarray, np.asarray), (np.asarray, sparse.csr_array)):
+        trainer = Adam(MLP([64, 20, 10], seed=0), seed=0)
+        for _ in range(2):
+            for form in forms:
+                trainer.fit(form(X), y, epochs=1)
+        models.append(trainer.model)
+    np.testing.assert_array_equal(models[0].params, models[1].params)
+
+
+def test_what_is_not_in_order_or_there_twice():
+    X = sparse.csr_array(
+        (np.array([1.0, 2, 3, 4, 5]), np.array([2, 0, 2, 1, 1]), np.array([0, 3, 3, 5])),
+        shape=(3, 4),
+    )
+    assert not X.has_canonical_format
+    before = X.data.copy(), X.indices.copy()
+    rows = as_rows(X, "float64", 4)
+    assert (rows.data == [2, 4, 9]).all()
+    assert (rows.indices[:3] == [0, 2, 1]).all()
+    assert (rows.indptr == [0, 2, 2, 3]).all()
+    np.testing.assert_array_equal(before, (X.data, X.indices))  # it is left alone
+    model = MLP([4, 3, 2], seed=0)
+    np.testing.assert_array_equal(model.forward(X), model.forward(X.toarray()))
+
+
+def test_other_numbers_and_indices():
+    X = sparse.random_array((30, 20), density=0.2, rng=np.random.default_rng(0), format="csr")
+    X.data = np.ceil(8 * X.data)
+    model = MLP([20, 3, 2], seed=0)
+    expected = model.forward(X.toarray())
+    for dtype in ("int64", "uint8", "float64", "longdouble"):
+        np.testing.assert_array_equal(model.forward(X.astype(dtype)), expected)
+    long = sparse.csr_array(
+        (X.data, X.indices.astype(np.int64), X.indptr.astype(np.int64)), shape=X.shape
+    )
+    np.testing.assert_array_equal(model.forward(long), expected)
+    assert model.forward(X[:0]).shape == (0, 2)
+    np.testing.assert_array_equal(model.forward(X[::3]), expected[::3])
+
+
+def wrong(rows, columns, value):
+    X = np.eye(7, 3)
+    X[rows, columns] = value
+    return sparse.csr_array(X)
+
+
+BAD = {
+    "too wide": (sparse.csr_array((7, 4)), ValueError, "X has 4 features, the model expects 3"),
+    "one axis": (sparse.coo_array(np.ones(3)), ValueError, r"shape \(3,\).*X\.reshape\(1, -1\)"),
+    "nan": (wrong(4, 2, np.nan), ValueError, r"X\[4, 2\] is nan: every value must be finite"),
+    "infinity": (wrong(6, 0, -np.inf), ValueError, r"X\[6, 0\] is -inf: every value"),
+    "too large": (wrong(0, 1, 1e39), ValueError, r"X\[0, 1\] is 1e\+39: too large for float32"),
+    "complex": (sparse.csr_array(np.eye(7, 3) * 1j), TypeError, "X has dtype complex128, expected"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD.values(), ids=BAD)
+def test_bad_ones(case):
+    X, error, message = case
+    model = MLP([3, 4, 2], seed=0)
+    for act in (model.forward, lambda X: SGD(model).fit(X, np.zeros(7, int))):
+        with pytest.raises(error, match=message):
+            act(X)
+
+
+def csr(indices, indptr, data=None, shape=(3, 4)):
+    """The parts of a matrix whose numbers are 1 unless there are others."""
+    data = np.ones(len(indices), np.float32) if data is None else data
+    return data, np.array(indices), np.array(indptr), shape
+
+
+BROKEN = {
+    "twice": (csr([0, 2, 2], [0, 1, 3, 3]), "row 1 do not increase"),
+    "not in order": (csr([1, 0, 2], [0, 2, 3, 3]), "row 0 do not increase"),
+    "negative": (csr([0, 1, -1], [0, 1, 2, 3]), "row 2 do not increase"),
+    "too large": (csr([0, 4, 1], [0, 1, 2, 3]), r"row 1 do not increase, or not from 0 to 3"),
+    "backwards": (csr([0, 1, 2], [0, 2, 1, 3]), "row 1"),
+    "beyond the end": (csr([0, 1, 2], [0, 7, 3, 3]), "row 0"),
+    "does not begin at 0": (csr([0, 1, 2], [1, 2, 3, 3]), "indptr of 3 rows is not 4 numbers"),
+    "too few rows": (csr([0, 1, 2], [0, 1, 3]), "indptr of 3 rows is not 4 numbers"),
+    "too few columns": (csr([0, 1, 2], [0, 1, 2, 4], np.ones(4, np.float32)), "indptr ends with 4"),
+    "too few numbers": (csr([0, 1, 2], [0, 1, 2, 3], np.ones(2, np.float32)), "indptr ends with 3"),
+    "less than none": (csr([0, 1, 2], [0, -1, -2, -3]), "indptr ends with -3"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN.values(), ids=BROKEN)
+def test_broken_ones(case):
+    parts, message = case
+    with pytest.raises(ValueError, match=message):
+        SparseRows(*parts)
+
+
+def test_a_matrix_that_claims_to_be_in_order():
+    X = sparse.csr_array(np.eye(7, 3))
+    assert X.has_canonical_format
+    for column in (10**6, -1):
+        X.indices[2] = column
+        with pytest.raises(ValueError, match="the columns of row 2"):
+            MLP([3, 2]).forward(X)
+
+
+def test_the_structure_is_its_own():
+    """Whoever changes the matrix meanwhile changes no place that is read or written."""
+    X = sparse.csr_array(np.eye(7, 3, dtype=np.float32))
+    rows = sparse_rows(X)
+    X.indices[:], X.indptr[:] = 10**9, 10**9
+    model = MLP([3, 2], seed=0)
+    np.testing.assert_array_equal(model.forward(rows), model.forward(np.eye(7, 3)))
+    assert np.shares_memory(rows.data, X.data)  # which is not copied
+
+
+def test_another_kind_than_was_announced():
+    model = MLP([3, 2], seed=0)
+    rows, y = sparse_rows(sparse.csr_array(np.eye(7, 3, dtype=np.float32))), np.zeros(7, int)
+    for is_sparse, X in ((True, np.eye(7, 3, dtype=np.float32)), (False, rows)):
+        core = core_of(LEVELS[0], model, 7, is_sparse=is_sparse)
+        with pytest.raises(TypeError):
+            core.gradients(np.empty_like(model.params), X, y, model.params)
+    for other in (MLP([4, 2]), MLP([3, 2], dtype="float64")):
+        core = core_of(LEVELS[0], other, 7, is_sparse=True)
+        with pytest.raises(TypeError, match="expected SparseRows of"):
+            core.gradients(np.empty_like(other.params), rows, y, other.params)
+
+
+def test_memory_does_not_grow_with_the_inputs(monkeypatch):
+    """But for the parameters: a batch has room for the numbers that are there."""
+    asked = []
+    monkeypatch.setattr(fastmlp._core, "check_memory", lambda n, what: asked.append(n))
+    n_in, n = 200_000, 500
+    X = sparse.random_array((n, n_in), density=1e-4, rng=np.random.default_rng(0), format="csr")
+    model = MLP([n_in, 2, 2], seed=0)
+    SGD(model, batch_size=n).fit(X, np.zeros(n, int), epochs=1)
+    model.predict(X)
+    state = 2 * 3 * 16 * 4 * n_in  # W and its moment, and the backup, in vectors of 16
+    assert len(asked) == 2
+    assert sum(asked) < state + 16 * n_in + (1 << 20)
+    assert sum(asked) < n * n_in * 4
