@@ -31,11 +31,20 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[1]
-KERNELS_AND_CORE = """
-    bits checkpoint csr data epoch estimators estimators_extras estimators_files explain fused gradients
-    inference inputs kernels maths model options persist steps threads trainer training vector_math
-    worked_examples
-""".split()
+KERNELS_AND_CORE = [
+    *("bits", "checkpoint", "csr", "data", "epoch", "fused", "gradients", "inference", "inputs"),
+    *(
+        "estimators",
+        "estimators_extras",
+        "estimators_files",
+        "explain",
+        "kernels",
+        "maths",
+        "model",
+    ),
+    *("options", "persist", "steps", "threads", "trainer", "training", "vector_math"),
+    "worked_examples",
+]
 PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
 LEFT_OUT = {
     "preload an allocator of their own": ["tests/test_epoch.py::test_no_step_allocates"],
