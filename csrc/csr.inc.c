@@ -14,7 +14,7 @@ INLINE int R(is_csr)(const fm_run *run, const fm_layer *layer)
 }
 
 // Where the entries of each column end.
-INLINE ptrdiff_t *R(ends)(const fm_run *run) { return (ptrdiff_t *)R(at)(run, R(layers)(run)->ends); }
+INLINE uint32_t *R(ends)(const fm_run *run) { return (uint32_t *)R(at)(run, R(layers)(run)->ends); }
 
 // acc (NV vectors, the last of them so many lanes) += *x p.
 INLINE void R(add_entry)(V acc[FM_PANEL], const real *x, const real *p, const int lanes, const int NV)
@@ -27,13 +27,21 @@ INLINE void R(add_entry)(V acc[FM_PANEL], const real *x, const real *p, const in
     }
 }
 
+INLINE void R(ask_for_weights)(const real *p, const int NV)
+{
+    enum { LINE = FM_ALIGN / sizeof(real) };
+    FM_UNROLL
+    for (int j = 0; j < NV * FM_LANES; j += LINE)
+        FM_PREFETCH(p + j);
+}
+
 // C (B, NV vectors) = init + A P, where A are rows of X: those of `rows` or, without, the first. Two at a time,
 // or each multiply-add would wait for the one before.
 INLINE void R(csr_panel_of)(const R(strip) *of, real *restrict C, const fm_rows *X, const ptrdiff_t *rows,
                             ptrdiff_t B, const int lanes, const int NV)
 {
-    enum { LINE = FM_ALIGN / sizeof(real) };
     const ptrdiff_t *at = of->at, ldp = of->ldp;
+    const int asks = of->K * ldp * (ptrdiff_t)sizeof(real) > FM_CACHE;
     const real *const P = of->P;
     for (ptrdiff_t b = 0; b < B; b += 2) {
         const real *x[2];
@@ -53,16 +61,14 @@ INLINE void R(csr_panel_of)(const R(strip) *of, real *restrict C, const fm_rows 
         for (ptrdiff_t i = 0; i < both; i++)
             FM_UNROLL
             for (int r = 0; r < 2; r++) {
-                FM_UNROLL
-                for (int j = 0; j < NV * FM_LANES; j += LINE)
-                    FM_PREFETCH(P + columns[r][i + FM_CSR_AHEAD] * ldp + j);
+                if (asks)
+                    R(ask_for_weights)(P + columns[r][i + FM_CSR_AHEAD] * ldp, NV);
                 R(add_entry)(acc[r], x[r] + i, P + columns[r][i] * ldp, lanes, NV);
             }
         for (int r = 0; r < R(min)(2, B - b); r++) {
             for (ptrdiff_t i = both; i < n[r]; i++) {
-                FM_UNROLL
-                for (int j = 0; j < NV * FM_LANES; j += LINE)
-                    FM_PREFETCH(P + columns[r][i + FM_CSR_AHEAD] * ldp + j);
+                if (asks)
+                    R(ask_for_weights)(P + columns[r][i + FM_CSR_AHEAD] * ldp, NV);
                 R(add_entry)(acc[r], x[r] + i, P + columns[r][i] * ldp, lanes, NV);
             }
             FM_UNROLL
@@ -73,14 +79,14 @@ INLINE void R(csr_panel_of)(const R(strip) *of, real *restrict C, const fm_rows 
     }
 }
 
-// The gradients dW (M, NV vectors) of the weights of the features [f, f + M), once what waits there has been
-// used.
+// The gradients of the weights of the features [f, f + M), NV vectors each: into errands->dW where they are
+// stored, else into the weights at once, since there is not much to put an update beside.
 INLINE void R(csr_column_tile_of)(R(errands) *errands, const fm_run *run, ptrdiff_t f, const real *D,
                                   const ptrdiff_t at[FM_PANEL], int M, const int NV)
 {
-    const ptrdiff_t *ends = R(ends)(run);
+    const uint32_t *ends = R(ends)(run);
     const R(entry) *entry = (const R(entry) *)run->entries + (f ? ends[f - 1] : 0);
-    R(update_all)(errands, &errands->waiting, 0);
+    const R(waiting) *of = &errands->waiting;
     for (int r = 0; r < M; r++) {
         const R(entry) *const end = (const R(entry) *)run->entries + ends[f + r];
         V acc[FM_PANEL];
@@ -95,8 +101,16 @@ INLINE void R(csr_column_tile_of)(R(errands) *errands, const fm_run *run, ptrdif
                 acc[j] = vfma(number, vload(d + at[j]), acc[j]);
         }
         FM_UNROLL
-        for (int j = 0; j < NV; j++)
-            vstore(errands->dW + (r * NV + j) * FM_LANES, acc[j]);
+        for (int j = 0; j < NV; j++) {
+            const ptrdiff_t to = (r * NV + j) * FM_LANES;
+            if (run->store_gradients)
+                vstore(errands->dW + to, acc[j]);
+            else if (errands->is_plain)
+                R(momentum)(of->own_W + to, of->own_moment1 + to, acc[j], &errands->rule);
+            else
+                R(update_vector)(of->own_W + to, of->own_moment1 + to, of->own_moment2 + to,
+                                 errands->shift, acc[j], &errands->rule, 1);
+        }
     }
 }
 
@@ -135,7 +149,7 @@ static void R(csr_forward)(const fm_run *run, const fm_layer *layer, ptrdiff_t f
         X.starts += first;
     for (ptrdiff_t p = from; p < to; p++) {
         const real *panel = (const real *)run->state + W.at + R(row_at)(&W, p, 0);
-        R(strip) strip = {.P = panel, .init = panel - R(width)(&W, p), .ldp = R(width)(&W, p),
+        R(strip) strip = {.P = panel, .init = panel - R(width)(&W, p), .ldp = R(width)(&W, p), .K = layer->I,
                           .epilogue = epilogue};
         R(columns)(strip.at, R(block_stride)(run), R(first_column)(&W, p), R(panel_size)(W.widths, p));
         R(csr_panels)[R(panel_size)(W.widths, p) - 1](&strip, R(at)(run, layer->out + first * FM_BLOCK), &X,
@@ -158,45 +172,77 @@ static void R(csr_linear_forward)(real *C, const fm_rows *X, const real *flat, c
         for (int j = 0; j < NV; j++)
             vstore(bias + j * FM_LANES,
                    vload_n(flat + I * O + o + j * FM_LANES, j < NV - 1 ? FM_LANES : lanes));
-        R(strip) strip = {.P = flat + o, .init = bias, .ldp = O, .epilogue = epilogue};
+        R(strip) strip = {.P = flat + o, .init = bias, .ldp = O, .K = I, .epilogue = epilogue};
         R(columns)(strip.at, out_stride, o, NV);
         R(csr_panels)[NV - 1](&strip, C, X, NULL, B, lanes);
     }
 }
 
-// Entries of the batch in the order of their columns: of a part of the columns, with a look at all rows.
+// The numbers [*first, *end) of row b of the batch that are in the columns [from, to).
+INLINE void R(part_of_row)(const fm_run *run, ptrdiff_t b, ptrdiff_t from, ptrdiff_t to, ptrdiff_t *first,
+                           ptrdiff_t *end)
+{
+    const ptrdiff_t row = R(row_of)(run, b);
+    const int32_t *columns = run->X.columns;
+    const ptrdiff_t start = (ptrdiff_t)run->X.starts[row];
+    *first = start;
+    *end = (ptrdiff_t)run->X.starts[row + 1];
+    for (ptrdiff_t after = *end; from > 0 && *first < after;) { // the first from there on is in [*first, after]
+        const ptrdiff_t middle = *first + (after - *first) / 2;
+        if (columns[middle] < from)
+            *first = middle + 1;
+        else
+            after = middle;
+    }
+    for (ptrdiff_t before = *first; to < run->net.sizes[0] && before < *end;) { // and the last before `to`
+        const ptrdiff_t middle = before + (*end - before) / 2;
+        if (columns[middle] < to)
+            before = middle + 1;
+        else
+            *end = middle;
+    }
+}
+
+// Asks for row b of this batch or the next ones.
+INLINE void R(ask_for_row)(const fm_run *run, ptrdiff_t b)
+{
+    if (!run->rows || b >= run->B + run->n_ahead)
+        return;
+    const ptrdiff_t row = run->rows[b], start = (ptrdiff_t)run->X.starts[row];
+    const ptrdiff_t end = (ptrdiff_t)run->X.starts[row + 1];
+    for (ptrdiff_t i = start; i < end; i += FM_ALIGN / (ptrdiff_t)sizeof(int32_t))
+        FM_PREFETCH(run->X.columns + i);
+    for (ptrdiff_t i = start; i < end; i += FM_ALIGN / (ptrdiff_t)sizeof(real))
+        FM_PREFETCH((const real *)run->X.values + i);
+}
+
+// The numbers of the batch in the order of their columns: of a part of the columns, with a look at all rows.
 static void R(list_entries)(fm_run *run, int part, int n_parts)
 {
+    enum { AHEAD = 6 };
     const ptrdiff_t I = run->net.sizes[0], from = I * part / n_parts, to = I * (part + 1) / n_parts;
-    const fm_rows *X = &run->X;
-    ptrdiff_t *ends = R(ends)(run), before = 0;
+    const int32_t *columns = run->X.columns;
+    const real *values = run->X.values;
+    uint32_t *ends = R(ends)(run), before = 0;
     R(entry) *entries = run->entries;
     memset(ends + from, 0, (size_t)(to - from) * sizeof *ends);
-    for (int lists = 0; lists < 2; lists++) { // it counts them first
-        for (ptrdiff_t b = 0; b < run->B; b++) {
-            const ptrdiff_t row = R(row_of)(run, b), start = (ptrdiff_t)X->starts[row];
-            const ptrdiff_t end = (ptrdiff_t)X->starts[row + 1];
-            ptrdiff_t i = start, after = end; // the first from column `from` on: in [i, after]
-            while (part > 0 && i < after) {
-                const ptrdiff_t middle = i + (after - i) / 2;
-                if (X->columns[middle] < from)
-                    i = middle + 1;
-                else
-                    after = middle;
-            }
-            before += lists ? 0 : i - start;
-            for (; i < end && X->columns[i] < to; i++) {
-                if (lists)
-                    entries[ends[X->columns[i]]++] =
-                        (R(entry)){((const real *)X->values)[i], (int32_t)b};
-                else
-                    ends[X->columns[i]]++;
-            }
-        }
-        for (ptrdiff_t k = from; !lists && k < to; k++) {
-            const ptrdiff_t n = ends[k];
-            ends[k] = before;
-            before += n;
-        }
+    for (ptrdiff_t b = 0; b < run->B; b++) {
+        ptrdiff_t i, end;
+        R(ask_for_row)(run, b + AHEAD);
+        R(part_of_row)(run, b, from, to, &i, &end);
+        before += (uint32_t)(i - (ptrdiff_t)run->X.starts[R(row_of)(run, b)]);
+        for (; i < end; i++)
+            ends[columns[i]]++;
+    }
+    for (ptrdiff_t k = from; k < to; k++) { // where each column begins
+        const uint32_t n = ends[k];
+        ends[k] = before;
+        before += n;
+    }
+    for (ptrdiff_t b = 0; b < run->B; b++) {
+        ptrdiff_t i, end;
+        R(part_of_row)(run, b, from, to, &i, &end);
+        for (; i < end; i++)
+            entries[ends[columns[i]]++] = (R(entry)){values[i], (int32_t)b};
     }
 }

@@ -179,7 +179,7 @@ static ptrdiff_t R(layout)(const fm_run *run, fm_layer *layers, ptrdiff_t *state
         const ptrdiff_t n_W = R(size_of_W)(&layer);
         const ptrdiff_t n_WT = R(size_of_WT)(&layer), n_moments = R(size_of_moment)(&layer);
         if (l == 0 && run->is_sparse)
-            layer.ends = R(take)(&total, layer.I * (ptrdiff_t)(sizeof(ptrdiff_t) / sizeof(real)));
+            layer.ends = R(take)(&total, layer.I); // of 32 bits each
         else if (l == 0 && layer.I > 2 * FM_BLOCK && !layer.turned)
             layer.nonzero = R(take)(&total, R(size_of_words)(run));
         if (l == 0 && layer.I >= R(LONG_ROW) && !run->is_sparse)

@@ -103,9 +103,10 @@ static void R(weights_tile)(fm_run *run, const R(tiling) *of, R(errands) *errand
     errands->copies = R(next_copies)(run, errands, rows);
     errands->so_far = so_far;
     // with so few rows most of the update would find none to go beside
-    errands->at_once = errands->is_plain && !run->store_gradients && 2 * rows <= M * of->NV && !words &&
-                       !R(is_csr)(run, layer);
-    if (R(is_csr)(run, layer))
+    const int is_csr = R(is_csr)(run, layer);
+    errands->at_once = !run->store_gradients &&
+                       (is_csr || (errands->is_plain && 2 * rows <= M * of->NV && !words));
+    if (is_csr)
         R(csr_column_tiles)[of->NV - 1](errands, run, f, of->right, of->at, M);
     else if (words)
         R(sparse_column_tiles)[of->NV - 1][M - 1](errands, errands->dW, so_far, left, of->right + b * FM_BLOCK,
