@@ -1,6 +1,15 @@
-// Inputs that come as a sparse matrix, in compressed rows. The first layer goes by the numbers that are there:
-// forward row by row, and for the gradients of its weights column by column. They are the chains of
-// multiply-adds of the other tiles, without the links whose input is not there.
+// Inputs that are a sparse matrix, or dense rows listed as one (zeros.inc.c). The first layer goes by the numbers
+// that are there: forward row by row, and for the gradients of its weights column by column. They are the chains
+// of multiply-adds of the other tiles, without the links whose input is not there.
+
+// Rows [starts, ends) of numbers and their columns, which increase; and which of them are the batch's, or NULL
+// where all are, in their order.
+typedef struct R(csr) {
+    const real *values;
+    const int32_t *columns;
+    const int64_t *starts, *ends;
+    const ptrdiff_t *rows;
+} R(csr);
 
 // A number of the batch and its row; in memory column by column, and by rows within one.
 typedef struct R(entry) {
@@ -8,13 +17,34 @@ typedef struct R(entry) {
     int32_t row;
 } R(entry);
 
-INLINE int R(is_csr)(const fm_run *run, const fm_layer *layer)
+INLINE int R(is_listed)(const fm_run *run, const fm_layer *layer)
 {
-    return run->is_sparse && layer == R(layers)(run);
+    return (run->is_sparse || run->skips_zeros) && layer == R(layers)(run);
 }
 
-// Where the entries of each column end.
-INLINE uint32_t *R(ends)(const fm_run *run) { return (uint32_t *)R(at)(run, R(layers)(run)->ends); }
+// Those of the batch from row `first` on.
+INLINE R(csr) R(csr_of)(const fm_run *run, ptrdiff_t first)
+{
+    const fm_rows *X = &run->X;
+    if (run->is_sparse && run->rows)
+        return (R(csr)){X->values, X->columns, X->starts, X->starts + 1, run->rows + first};
+    if (run->is_sparse)
+        return (R(csr)){X->values, X->columns, X->starts + first, X->starts + first + 1, NULL};
+    const fm_lists *lists = &R(layers)(run)->lists;
+    const int64_t *starts = (const int64_t *)R(at)(run, lists->starts) + first;
+    return (R(csr)){R(at)(run, lists->values), (const int32_t *)R(at)(run, lists->columns), starts,
+                    starts + run->max_rows, NULL};
+}
+
+// Where the entries of each column end, and the entries.
+INLINE uint32_t *R(column_ends)(const fm_run *run)
+{
+    return (uint32_t *)R(at)(run, R(layers)(run)->lists.ends);
+}
+INLINE R(entry) *R(entries)(const fm_run *run)
+{
+    return run->is_sparse ? run->entries : (R(entry) *)R(at)(run, R(layers)(run)->lists.entries);
+}
 
 // acc (NV vectors, the last of them so many lanes) += *x p.
 INLINE void R(add_entry)(V acc[FM_PANEL], const real *x, const real *p, const int lanes, const int NV)
@@ -35,10 +65,9 @@ INLINE void R(ask_for_weights)(const real *p, const int NV)
         FM_PREFETCH(p + j);
 }
 
-// C (B, NV vectors) = init + A P, where A are rows of X: those of `rows` or, without, the first. Two at a time,
-// or each multiply-add would wait for the one before.
-INLINE void R(csr_panel_of)(const R(strip) *of, real *restrict C, const fm_rows *X, const ptrdiff_t *rows,
-                            ptrdiff_t B, const int lanes, const int NV)
+// C (B, NV vectors) = init + A P. Two rows of A at a time, or each multiply-add would wait for the one before.
+INLINE void R(csr_panel_of)(const R(strip) *of, real *restrict C, const R(csr) *A, ptrdiff_t B,
+                            const int lanes, const int NV)
 {
     const ptrdiff_t *at = of->at, ldp = of->ldp;
     const int asks = of->K * ldp * (ptrdiff_t)sizeof(real) > FM_CACHE;
@@ -49,10 +78,10 @@ INLINE void R(csr_panel_of)(const R(strip) *of, real *restrict C, const fm_rows 
         ptrdiff_t n[2] = {0, 0};
         V acc[2][FM_PANEL];
         for (int r = 0; r < R(min)(2, B - b); r++) {
-            const ptrdiff_t row = rows ? rows[b + r] : b + r, start = (ptrdiff_t)X->starts[row];
-            x[r] = (const real *)X->values + start;
-            columns[r] = X->columns + start;
-            n[r] = (ptrdiff_t)X->starts[row + 1] - start;
+            const ptrdiff_t row = A->rows ? A->rows[b + r] : b + r, start = (ptrdiff_t)A->starts[row];
+            x[r] = A->values + start;
+            columns[r] = A->columns + start;
+            n[r] = (ptrdiff_t)A->ends[row] - start;
             FM_UNROLL
             for (int j = 0; j < NV; j++)
                 acc[r][j] = vload(of->init + j * FM_LANES);
@@ -84,11 +113,11 @@ INLINE void R(csr_panel_of)(const R(strip) *of, real *restrict C, const fm_rows 
 INLINE void R(csr_column_tile_of)(R(errands) *errands, const fm_run *run, ptrdiff_t f, const real *D,
                                   const ptrdiff_t at[FM_PANEL], int M, const int NV)
 {
-    const uint32_t *ends = R(ends)(run);
-    const R(entry) *entry = (const R(entry) *)run->entries + (f ? ends[f - 1] : 0);
+    const uint32_t *ends = R(column_ends)(run);
+    const R(entry) *const entries = R(entries)(run), *entry = entries + (f ? ends[f - 1] : 0);
     const R(waiting) *of = &errands->waiting;
     for (int r = 0; r < M; r++) {
-        const R(entry) *const end = (const R(entry) *)run->entries + ends[f + r];
+        const R(entry) *const end = entries + ends[f + r];
         V acc[FM_PANEL];
         FM_UNROLL
         for (int j = 0; j < NV; j++)
@@ -115,13 +144,13 @@ INLINE void R(csr_column_tile_of)(R(errands) *errands, const fm_run *run, ptrdif
 }
 
 #define DEFINE(nv)                                                                                \
-    static void R(csr_panel_##nv)(const R(strip) *of, real *C, const fm_rows *X,                  \
-                                  const ptrdiff_t *rows, ptrdiff_t B, int lanes)                  \
+    static void R(csr_panel_##nv)(const R(strip) *of, real *C, const R(csr) *A, ptrdiff_t B,      \
+                                  int lanes)                                                      \
     {                                                                                             \
         if (nv <= FM_PANEL && lanes == FM_LANES)                                                  \
-            R(csr_panel_of)(of, C, X, rows, B, FM_LANES, nv);                                     \
+            R(csr_panel_of)(of, C, A, B, FM_LANES, nv);                                           \
         else if (nv <= FM_PANEL)                                                                  \
-            R(csr_panel_of)(of, C, X, rows, B, lanes, nv);                                        \
+            R(csr_panel_of)(of, C, A, B, lanes, nv);                                              \
     }                                                                                             \
     static void R(csr_column_tile_##nv)(R(errands) *errands, const fm_run *run, ptrdiff_t f,      \
                                         const real *D, const ptrdiff_t *at, int M)                \
@@ -132,8 +161,7 @@ INLINE void R(csr_column_tile_of)(R(errands) *errands, const fm_run *run, ptrdif
 DEFINE(1) DEFINE(2) DEFINE(3)
 #undef DEFINE
 
-static void (*const R(csr_panels)[3])(const R(strip) *of, real *C, const fm_rows *X, const ptrdiff_t *rows,
-                                      ptrdiff_t B, int lanes) = {
+static void (*const R(csr_panels)[3])(const R(strip) *of, real *C, const R(csr) *A, ptrdiff_t B, int lanes) = {
     R(csr_panel_1), R(csr_panel_2), R(csr_panel_3)};
 static void (*const R(csr_column_tiles)[3])(R(errands) *errands, const fm_run *run, ptrdiff_t f, const real *D,
                                             const ptrdiff_t *at, int M) = {
@@ -144,17 +172,14 @@ static void R(csr_forward)(const fm_run *run, const fm_layer *layer, ptrdiff_t f
                            ptrdiff_t from, ptrdiff_t to, int epilogue)
 {
     const R(form) W = R(W_of)(layer);
-    fm_rows X = run->X;
-    if (!run->rows)
-        X.starts += first;
+    const R(csr) A = R(csr_of)(run, first);
     for (ptrdiff_t p = from; p < to; p++) {
         const real *panel = (const real *)run->state + W.at + R(row_at)(&W, p, 0);
         R(strip) strip = {.P = panel, .init = panel - R(width)(&W, p), .ldp = R(width)(&W, p), .K = layer->I,
                           .epilogue = epilogue};
         R(columns)(strip.at, R(block_stride)(run), R(first_column)(&W, p), R(panel_size)(W.widths, p));
-        R(csr_panels)[R(panel_size)(W.widths, p) - 1](&strip, R(at)(run, layer->out + first * FM_BLOCK), &X,
-                                                      run->rows ? run->rows + first : NULL, last - first,
-                                                      FM_LANES);
+        R(csr_panels)[R(panel_size)(W.widths, p) - 1](&strip, R(at)(run, layer->out + first * FM_BLOCK), &A,
+                                                      last - first, FM_LANES);
     }
 }
 
@@ -164,6 +189,7 @@ static void R(csr_linear_forward)(real *C, const fm_rows *X, const real *flat, c
 {
     const ptrdiff_t I = layer->I, O = layer->O;
     const R(panels) widths = R(panels_of)(R(vectors)(O), 1);
+    const R(csr) A = {X->values, X->columns, X->starts, X->starts + 1, NULL};
     for (ptrdiff_t p = 0; p < widths.n; p++) {
         const int NV = R(panel_size)(widths, p);
         const ptrdiff_t o = R(panel_start)(widths, p) * FM_LANES;
@@ -174,75 +200,92 @@ static void R(csr_linear_forward)(real *C, const fm_rows *X, const real *flat, c
                    vload_n(flat + I * O + o + j * FM_LANES, j < NV - 1 ? FM_LANES : lanes));
         R(strip) strip = {.P = flat + o, .init = bias, .ldp = O, .K = I, .epilogue = epilogue};
         R(columns)(strip.at, out_stride, o, NV);
-        R(csr_panels)[NV - 1](&strip, C, X, NULL, B, lanes);
+        R(csr_panels)[NV - 1](&strip, C, &A, B, lanes);
     }
 }
 
-// The numbers [*first, *end) of row b of the batch that are in the columns [from, to).
-INLINE void R(part_of_row)(const fm_run *run, ptrdiff_t b, ptrdiff_t from, ptrdiff_t to, ptrdiff_t *first,
-                           ptrdiff_t *end)
+// The first of the columns [i, end), which increase, that is not below k.
+INLINE ptrdiff_t R(first_from)(const int32_t *columns, ptrdiff_t i, ptrdiff_t end, ptrdiff_t k)
 {
-    const ptrdiff_t row = R(row_of)(run, b);
-    const int32_t *columns = run->X.columns;
-    const ptrdiff_t start = (ptrdiff_t)run->X.starts[row];
-    *first = start;
-    *end = (ptrdiff_t)run->X.starts[row + 1];
-    for (ptrdiff_t after = *end; from > 0 && *first < after;) { // the first from there on is in [*first, after]
-        const ptrdiff_t middle = *first + (after - *first) / 2;
-        if (columns[middle] < from)
-            *first = middle + 1;
+    while (i < end) {
+        const ptrdiff_t middle = i + (end - i) / 2;
+        if (columns[middle] < k)
+            i = middle + 1;
         else
-            after = middle;
+            end = middle;
     }
-    for (ptrdiff_t before = *first; to < run->net.sizes[0] && before < *end;) { // and the last before `to`
-        const ptrdiff_t middle = before + (*end - before) / 2;
-        if (columns[middle] < to)
-            before = middle + 1;
-        else
-            *end = middle;
-    }
+    return i;
 }
 
-// Asks for row b of this batch or the next ones.
-INLINE void R(ask_for_row)(const fm_run *run, ptrdiff_t b)
+// Lists the batch in the order of its columns: a part of the columns, with a look at all rows.
+static void R(list_columns)(fm_run *run, int part, int n_parts)
 {
-    if (!run->rows || b >= run->B + run->n_ahead)
-        return;
-    const ptrdiff_t row = run->rows[b], start = (ptrdiff_t)run->X.starts[row];
-    const ptrdiff_t end = (ptrdiff_t)run->X.starts[row + 1];
-    for (ptrdiff_t i = start; i < end; i += FM_ALIGN / (ptrdiff_t)sizeof(int32_t))
-        FM_PREFETCH(run->X.columns + i);
-    for (ptrdiff_t i = start; i < end; i += FM_ALIGN / (ptrdiff_t)sizeof(real))
-        FM_PREFETCH((const real *)run->X.values + i);
-}
-
-// The numbers of the batch in the order of their columns: of a part of the columns, with a look at all rows.
-static void R(list_entries)(fm_run *run, int part, int n_parts)
-{
-    enum { AHEAD = 6 };
     const ptrdiff_t I = run->net.sizes[0], from = I * part / n_parts, to = I * (part + 1) / n_parts;
-    const int32_t *columns = run->X.columns;
-    const real *values = run->X.values;
-    uint32_t *ends = R(ends)(run), before = 0;
-    R(entry) *entries = run->entries;
+    const R(csr) A = R(csr_of)(run, 0);
+    const int32_t *columns = A.columns;
+    uint32_t *ends = R(column_ends)(run), before = 0;
+    R(entry) *entries = R(entries)(run);
     memset(ends + from, 0, (size_t)(to - from) * sizeof *ends);
-    for (ptrdiff_t b = 0; b < run->B; b++) {
-        ptrdiff_t i, end;
-        R(ask_for_row)(run, b + AHEAD);
-        R(part_of_row)(run, b, from, to, &i, &end);
-        before += (uint32_t)(i - (ptrdiff_t)run->X.starts[R(row_of)(run, b)]);
-        for (; i < end; i++)
-            ends[columns[i]]++;
+    for (int lists = 0; lists < 2; lists++) { // it counts them first
+        for (ptrdiff_t b = 0; b < run->B; b++) {
+            const ptrdiff_t row = A.rows ? A.rows[b] : b;
+            ptrdiff_t i = (ptrdiff_t)A.starts[row], end = (ptrdiff_t)A.ends[row];
+            if (n_parts > 1) {
+                const ptrdiff_t start = i;
+                i = R(first_from)(columns, i, end, from);
+                end = R(first_from)(columns, i, end, to);
+                before += lists ? 0 : (uint32_t)(i - start);
+            }
+            if (lists)
+                for (; i < end; i++)
+                    entries[ends[columns[i]]++] = (R(entry)){A.values[i], (int32_t)b};
+            else
+                for (; i < end; i++)
+                    ends[columns[i]]++;
+        }
+        for (ptrdiff_t k = from; !lists && k < to; k++) { // where each column begins
+            const uint32_t n = ends[k];
+            ends[k] = before;
+            before += n;
+        }
     }
-    for (ptrdiff_t k = from; k < to; k++) { // where each column begins
-        const uint32_t n = ends[k];
-        ends[k] = before;
-        before += n;
-    }
-    for (ptrdiff_t b = 0; b < run->B; b++) {
-        ptrdiff_t i, end;
-        R(part_of_row)(run, b, from, to, &i, &end);
-        for (; i < end; i++)
-            entries[ends[columns[i]]++] = (R(entry)){values[i], (int32_t)b};
+}
+
+// -- ahead --------------------------------------------------------------------------------------
+
+// A thread that does the units [first, last) of the `n_units` of the first layer, each a tile at least, asks for
+// as large a part of the next batch meanwhile, whose rows lie anywhere in memory.
+static void R(ask_ahead)(const fm_run *run, R(errands) *errands, ptrdiff_t first, ptrdiff_t last,
+                         ptrdiff_t n_units)
+{
+    const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real), rows = R(min)(run->n_ahead, run->B);
+    const ptrdiff_t all = rows ? rows * R(parts_of)(run->net.sizes[0], line).n : 0;
+    errands->asking = (R(asking)){rows * first / n_units, rows * last / n_units, 0,
+                                  (all + n_units - 1) / n_units};
+}
+
+// What one tile asks for: so many lines, or whole rows of a sparse matrix that have as many.
+INLINE void R(ask_on)(const fm_run *run, R(asking) *asking)
+{
+    enum { LINE = FM_ALIGN / sizeof(real) };
+    for (ptrdiff_t n = asking->lines_of_tile; n > 0 && asking->row < asking->end;) {
+        const ptrdiff_t row = R(row_of)(run, run->B + asking->row);
+        if (run->is_sparse) {
+            const ptrdiff_t end = (ptrdiff_t)run->X.starts[row + 1];
+            for (ptrdiff_t i = (ptrdiff_t)run->X.starts[row]; i < end; i += LINE, n -= 2) {
+                FM_PREFETCH(run->X.columns + i);
+                FM_PREFETCH((const real *)run->X.values + i);
+            }
+            n--; // of an empty one, too
+            asking->row++;
+            continue;
+        }
+        const real *x = (const real *)run->X.values + row * run->net.sizes[0];
+        for (; n > 0 && asking->column < run->net.sizes[0]; asking->column += LINE, n--)
+            FM_PREFETCH(x + asking->column);
+        if (asking->column >= run->net.sizes[0]) {
+            asking->column = 0;
+            asking->row++;
+        }
     }
 }

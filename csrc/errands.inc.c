@@ -15,6 +15,12 @@ typedef struct R(copying) {
     ptrdiff_t stride, copied;
 } R(copying);
 
+// A part of the next batch to ask for: rows from `row` on, of which the first from a column on; and how many lines
+// of it beside a tile.
+typedef struct R(asking) {
+    ptrdiff_t row, end, column, lines_of_tile;
+} R(asking);
+
 // What a weight tile does beside its sum, a vector at a time between the multiplications, where it
 // costs next to nothing. In one piece it would hold them up: a burst of stores, or rows that come
 // from far away in memory.
@@ -28,6 +34,7 @@ typedef struct R(errands) {
     ptrdiff_t row, end;          // of the next batch, to gather
     ptrdiff_t copies, copies_of_tile; // blocks of the row, for this tile and for any
     R(copying) copying;
+    R(asking) asking;            // where the inputs are listed
     const real *so_far;          // what the sums of the tile begin with, or NULL for zeros
     _Alignas(FM_ALIGN) real dW[R(MOST_VECTORS) * FM_LANES];
 } R(errands);

@@ -5,6 +5,15 @@
 
 #include "fastmlp.h"
 
+// A batch as a sparse matrix, in compressed rows and in the order of its columns: where it lies in the workspace,
+// but for what a sparse run->X has already.
+typedef struct fm_lists {
+    ptrdiff_t ends;              // behind the last entry of each column: 32 bits each
+    ptrdiff_t starts;            // where each row begins among the values, then where each ends: 64 bits each
+    ptrdiff_t values, columns;
+    ptrdiff_t entries;           // of all columns, two numbers' room for each
+} fm_lists;
+
 // One layer in the engine's own memory. Offsets count elements: those of weights into run->state,
 // those of activations into the workspace.
 //
@@ -25,9 +34,8 @@ typedef struct fm_layer {
     int turned;                  // whether an update changes W^T, and renews W
     ptrdiff_t W, moment1, moment2, WT;
     ptrdiff_t in;                // A_{l-1}, unless it is a sparse matrix
-    ptrdiff_t ends;              // in the first layer, where it is: where its columns end among run->entries
     ptrdiff_t ahead;             // in the first layer, where rows of X are long: A_0 of the next batch
-    ptrdiff_t nonzero;           // in the first layer, unless it is small or turned: which of A_0 are not 0
+    fm_lists lists;              // in the first layer, where it is one, or where it may have many zeros
     ptrdiff_t out;               // A_l, and in the last layer dZ_l as well
     ptrdiff_t din;               // dZ_{l-1}, as wide as A_{l-1}
     ptrdiff_t slope;             // of a hidden layer dA_l/dZ_l, or 0 where A_l is enough to know it
@@ -43,9 +51,9 @@ typedef struct fm_functions {
     int (*finite)(const fm_run *run);
     void (*forward)(const fm_run *run, void *out, const fm_rows *X, ptrdiff_t B, int softmax);
     void (*gather)(fm_run *run, ptrdiff_t first, ptrdiff_t last);
-    void (*list_entries)(fm_run *run, int part, int n_parts);
+    void (*list_columns)(fm_run *run, int part, int n_parts);
     int (*has_many_zeros)(const fm_run *run);
-    void (*mark_nonzero)(fm_run *run, ptrdiff_t first, ptrdiff_t last);
+    void (*list_rows)(fm_run *run, ptrdiff_t first, ptrdiff_t last);
     int (*n_by_columns)(const fm_run *run, int n_threads);
     void (*columns_part)(fm_run *run, int l, int part, int n_parts);
     void (*rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last, int by_columns);
@@ -64,8 +72,11 @@ typedef struct fm_level {
 // What a row tile does with its results: nothing, relu, or keep them where the mask is positive.
 enum { FM_STORE, FM_STORE_RELU, FM_STORE_MASKED };
 
-// Columns of a block of activations; and a word has a bit for each: so many words are looked at together.
-enum { FM_BLOCK = 32, FM_WORDS = 32 };
+// Columns of a block of activations.
+enum { FM_BLOCK = 32 };
+
+// Bytes that lists of a batch of dense rows may take; a larger one has none.
+enum { FM_MOST_LISTS = 256 << 20 };
 
 // Lane-wise sums run over this many virtual lanes, whatever the real ones: see softmax_row.
 enum { FM_VIRTUAL_LANES = 16 };

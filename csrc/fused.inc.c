@@ -55,8 +55,8 @@ INLINE ptrdiff_t R(max)(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 #include "loss.inc.c"
 #include "gather.inc.c"
 #include "few.inc.c"
-#include "zeros.inc.c"
 #include "csr.inc.c"
+#include "zeros.inc.c"
 #include "rows.inc.c"
 #include "columns.inc.c"
 #include "weights.inc.c"
@@ -71,9 +71,9 @@ static const fm_functions R(functions) = {
     .finite = R(finite),
     .forward = R(forward),
     .gather = R(gather),
-    .list_entries = R(list_entries),
+    .list_columns = R(list_columns),
     .has_many_zeros = R(has_many_zeros),
-    .mark_nonzero = R(mark_nonzero),
+    .list_rows = R(list_rows),
     .n_by_columns = R(n_by_columns),
     .columns_part = R(columns_part),
     .rows_part = R(rows_part),

@@ -41,7 +41,8 @@ enum { R(AHEAD) = 2, R(GROUP) = 16 };
 
 static int R(gathers_ahead)(const fm_run *run)
 {
-    return run->n_ahead > 0 && run->net.sizes[0] >= R(LONG_ROW) && !run->store_gradients && !run->is_sparse;
+    return run->n_ahead > 0 && run->net.sizes[0] >= R(LONG_ROW) && !run->store_gradients &&
+           !run->is_sparse && !run->skips_zeros;
 }
 
 // Asks for the pages of the rows [b, end) of the next batch: all at once takes hardly longer than

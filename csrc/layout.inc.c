@@ -130,13 +130,24 @@ INLINE int R(keeps_slopes)(const fm_net *net, ptrdiff_t l)
     return net->dropout > 0 || net->activations[l] == FM_GELU || net->activations[l] == FM_SILU;
 }
 
-// A word for each row of each block of columns in A_0: which of them are not 0. From block to block there are
-// max_rows words, and behind the last as many as are looked at together.
-INLINE ptrdiff_t R(size_of_words)(const fm_run *run)
+// Numbers that there is room for in the list of a row, of which there may be I.
+INLINE ptrdiff_t R(room_of_row)(ptrdiff_t I) { return I + FM_BLOCK; }
+
+// Lays out what a sparse batch takes, or one of dense rows where it is worth to list them.
+static fm_lists R(lay_out_lists)(const fm_run *run, const fm_layer *first, ptrdiff_t *total)
 {
-    const ptrdiff_t blocks = (run->net.sizes[0] + FM_BLOCK - 1) / FM_BLOCK;
-    const ptrdiff_t words = blocks * run->max_rows + FM_WORDS;
-    return (words * (ptrdiff_t)sizeof(uint32_t) + (ptrdiff_t)sizeof(real) - 1) / (ptrdiff_t)sizeof(real);
+    const ptrdiff_t I = first->I, room = run->max_rows * R(room_of_row)(I);
+    fm_lists lists = {0};
+    if (run->is_sparse)
+        lists.ends = R(take)(total, I);
+    else if (I > 2 * FM_BLOCK && !first->turned && room <= FM_MOST_LISTS / (4 * (ptrdiff_t)sizeof(real))) {
+        lists.ends = R(take)(total, I);
+        lists.starts = R(take)(total, 2 * run->max_rows * (ptrdiff_t)(sizeof(int64_t) / sizeof(real)));
+        lists.values = R(take)(total, room);
+        lists.columns = R(take)(total, room);
+        lists.entries = R(take)(total, 2 * room);
+    }
+    return lists;
 }
 
 // `layout` of a run that only infers.
@@ -178,10 +189,8 @@ static ptrdiff_t R(layout)(const fm_run *run, fm_layer *layers, ptrdiff_t *state
         layer.turned = R(is_turned)(run, &layer, l);
         const ptrdiff_t n_W = R(size_of_W)(&layer);
         const ptrdiff_t n_WT = R(size_of_WT)(&layer), n_moments = R(size_of_moment)(&layer);
-        if (l == 0 && run->is_sparse)
-            layer.ends = R(take)(&total, layer.I); // of 32 bits each
-        else if (l == 0 && layer.I > 2 * FM_BLOCK && !layer.turned)
-            layer.nonzero = R(take)(&total, R(size_of_words)(run));
+        if (l == 0)
+            layer.lists = R(lay_out_lists)(run, &layer, &total);
         if (l == 0 && layer.I >= R(LONG_ROW) && !run->is_sparse)
             layer.ahead = R(take)(&total, R(matrix)(max_rows, layer.I));
         layer.W = R(take)(state, n_W);

@@ -51,8 +51,6 @@ typedef struct R(product) {
     const real *panels;          // [panel][heads + K][width]
     const real *zeros;           // init, where the panels have no heads,
     ptrdiff_t heads;             // that is one row, the bias, or none
-    const uint32_t *words;       // of the rows of A, or NULL where all of it counts
-    ptrdiff_t n_words;           // from block to block
     R(panels) widths;
     ptrdiff_t B, K, stride;
     int epilogue;
@@ -85,12 +83,6 @@ static void R(panel_product)(const R(product) *of, ptrdiff_t p, ptrdiff_t k, ptr
     for (ptrdiff_t i = 0; i < tiles.n; i++) {
         const ptrdiff_t b = R(part_start)(tiles, i) * FM_BLOCK, before_end = (tiles.n - i) * asked;
         const ptrdiff_t after = R(part_start)(tiles, R(min)(i + 1, tiles.n - 1)) * FM_BLOCK;
-        if (of->words) {
-            R(sparse_row_tiles)[NV - 1][R(part_size)(tiles, i) - 1](
-                &strip, of->C + b, A + b,
-                of->words + k / FM_BLOCK * of->n_words + R(part_start)(tiles, i), of->n_words);
-            continue;
-        }
         R(row_tiles)[NV - 1][R(part_size)(tiles, i) - 1](
             &strip, of->C + b, A + b, of->mask + b,
             next && before_end < n * width + asked ? next + n * width - before_end : strip.P,
@@ -127,7 +119,7 @@ static void R(layer_forward)(const fm_run *run, const fm_layer *layer, ptrdiff_t
     const int activation = R(activation_of)(&run->net, layer - R(layers)(run));
     const int relu = R(is_done_in_tile)(run, layer) && activation == FM_RELU;
     const ptrdiff_t B = last - first, stride = R(block_stride)(run);
-    if (R(is_csr)(run, layer)) {
+    if (R(is_listed)(run, layer)) {
         R(csr_forward)(run, layer, first, last, from, to, relu ? FM_STORE_RELU : FM_STORE);
         return;
     }
@@ -135,7 +127,6 @@ static void R(layer_forward)(const fm_run *run, const fm_layer *layer, ptrdiff_t
     const R(product) of = {
         .C = R(at)(run, layer->out + first * FM_BLOCK), .A = A, .mask = A, .panels = W, .heads = 1,
         .widths = R(W_of)(layer).widths, .B = B, .K = layer->I, .stride = stride,
-        .words = R(words_of)(run, layer, 0, first), .n_words = run->max_rows,
         .epilogue = relu ? FM_STORE_RELU : FM_STORE,
     };
     if (layer->O <= R(FEW) && B >= FM_LANES && from < to) // which is all of one panel
@@ -154,10 +145,8 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last, int by_co
     const ptrdiff_t B = last - first, L = net->n_layers;
     const ptrdiff_t stride = R(block_stride)(run);
 
-    if (!by_columns && !run->gathered && !run->is_sparse)
+    if (!by_columns && !run->gathered && !R(is_listed)(run, layers))
         R(gather)(run, first, last);
-    if (!by_columns && run->skips_zeros)
-        R(mark_nonzero)(run, first, last);
     for (layer = layers + R(max)(0, by_columns - 1); layer < layers + L; layer++) {
         if (layer - layers >= by_columns)
             R(layer_forward)(run, layer, first, last, 0, R(W_of)(layer).widths.n);

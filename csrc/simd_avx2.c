@@ -12,20 +12,6 @@ FM_TARGET_BEGIN("avx2,fma,prfchw")
 
 #define list_bits fm_list_bits
 
-// Which of 32 words have a bit in common with `bits`.
-INLINE uint32_t words_with(const uint32_t *words, uint32_t bits)
-{
-    uint32_t with = 0;
-    FM_UNROLL
-    for (int i = 0; i < 32; i += 8) {
-        const __m256i w = _mm256_loadu_si256((const __m256i *)(words + i));
-        const __m256i none = _mm256_cmpeq_epi32(_mm256_and_si256(w, _mm256_set1_epi32((int)bits)),
-                                                _mm256_setzero_si256());
-        with |= (~(uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(none)) & 0xff) << i;
-    }
-    return with;
-}
-
 // -- float32
 
 typedef __m256 V_r32;

@@ -10,14 +10,6 @@ FM_TARGET_BEGIN("avx512f,avx2,fma,popcnt,prfchw")
 #define FM_MOST_ROWS 16
 #define FM_ONE_ROW 16
 
-// Which of 32 words have a bit in common with `bits`.
-INLINE uint32_t words_with(const uint32_t *words, uint32_t bits)
-{
-    const __m512i all = _mm512_set1_epi32((int)bits);
-    const uint32_t low = _mm512_test_epi32_mask(_mm512_loadu_si512(words), all);
-    return low | (uint32_t)_mm512_test_epi32_mask(_mm512_loadu_si512(words + 16), all) << 16;
-}
-
 // Writes i + first for every bit i of `bits`, in order, and perhaps 16 numbers more. Returns how many.
 INLINE int list_bits(uint32_t *list, uint32_t bits, uint32_t first)
 {

@@ -12,17 +12,6 @@
 
 #define list_bits fm_list_bits
 
-// Which of 32 words have a bit in common with `bits`.
-INLINE uint32_t words_with(const uint32_t *words, uint32_t bits)
-{
-    const uint32x4_t numbers = {1, 2, 4, 8};
-    uint32_t with = 0;
-    FM_UNROLL
-    for (int i = 0; i < 32; i += 4)
-        with |= vaddvq_u32(vandq_u32(numbers, vtstq_u32(vld1q_u32(words + i), vdupq_n_u32(bits)))) << i;
-    return with;
-}
-
 // -- float32
 
 typedef float32x4_t V_r32;

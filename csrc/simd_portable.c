@@ -25,15 +25,6 @@ typedef struct { uint64_t x[LANES]; } VI_r64;
 
 #define list_bits fm_list_bits
 
-// Which of 32 words have a bit in common with `bits`.
-INLINE uint32_t words_with(const uint32_t *words, uint32_t bits)
-{
-    uint32_t with = 0;
-    for (int i = 0; i < 32; i++)
-        with |= (uint32_t)((words[i] & bits) != 0) << i;
-    return with;
-}
-
 // A function whose lane i is `expression`.
 #define LANEWISE(result, name, parameters, expression) \
     INLINE result name parameters                      \

@@ -68,12 +68,8 @@ static ptrdiff_t rows_at_a_time(const fm_run *run)
 static void columns(fm_run *run, int thread, int n_threads, int n_layers)
 {
     const fm_functions *f = functions(run);
-    if (n_layers > 0 && !run->is_sparse && (!run->gathered || run->skips_zeros)) {
-        const ptrdiff_t first = run->B * thread / n_threads, last = run->B * (thread + 1) / n_threads;
-        if (!run->gathered)
-            f->gather(run, first, last);
-        if (run->skips_zeros)
-            f->mark_nonzero(run, first, last);
+    if (n_layers > 0 && !run->gathered && !run->is_sparse && !run->skips_zeros) {
+        f->gather(run, run->B * thread / n_threads, run->B * (thread + 1) / n_threads);
         fm_team_barrier(run->team);
     }
     for (int l = 0; l < n_layers; l++) {
@@ -89,10 +85,14 @@ static void step_part(void *argument, int thread)
     const fm_functions *f = functions(run);
     const int n_threads = fm_team_size(run->team), by_columns = f->n_by_columns(run, n_threads);
 
-    if (run->is_sparse)
-        f->list_entries(run, thread, n_threads);
+    const ptrdiff_t first = run->B * thread / n_threads, last = run->B * (thread + 1) / n_threads;
+    if (run->skips_zeros) {
+        f->list_rows(run, first, last);
+        fm_team_barrier(run->team);
+    }
+    if (run->skips_zeros || run->is_sparse)
+        f->list_columns(run, thread, n_threads);
     columns(run, thread, n_threads, by_columns);
-    ptrdiff_t first = run->B * thread / n_threads, last = run->B * (thread + 1) / n_threads;
     ptrdiff_t n = (last - first + rows_at_a_time(run) - 1) / rows_at_a_time(run);
     for (ptrdiff_t i = 0; i < n; i++)
         f->rows_part(run, first + (last - first) * i / n, first + (last - first) * (i + 1) / n,
@@ -124,8 +124,6 @@ static double step(fm_run *run)
     run->store_gradients |= clips;
     fm_team_run(run->team, step_part, &job);
     run->store_gradients &= !clips;
-    if (run->step % LOOK_EVERY == 0 && !run->store_gradients)
-        run->skips_zeros = functions(run)->has_many_zeros(run);
     if (clips && isfinite(job.loss))
         functions(run)->clipped_update(run);
     if (run->backup && isfinite(job.loss)) {
@@ -134,6 +132,10 @@ static double step(fm_run *run)
         run->backup = state;
     }
     run->gathered = !clips && functions(run)->gathers_ahead(run) && isfinite(job.loss);
+    if (run->step % LOOK_EVERY == 0 && !run->store_gradients && !run->is_sparse) {
+        run->skips_zeros = functions(run)->has_many_zeros(run);
+        run->gathered &= !run->skips_zeros;
+    }
     return job.loss;
 }
 

@@ -319,7 +319,6 @@ static void (*const R(stretch_tiles)[3][16])(real *sums, const real *A, const re
     {FOR_EACH_M(NAME, 1)}, {FOR_EACH_M(NAME, 2)}, {FOR_EACH_M(NAME, 3)}};
 #undef NAME
 
-#include "sparse.inc.c" // made from the same macros
 
 #undef FOR_EACH_M
 #undef FOR_EACH_TILE

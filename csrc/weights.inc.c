@@ -94,7 +94,6 @@ static void R(weights_tile)(fm_run *run, const R(tiling) *of, R(errands) *errand
 {
     const fm_layer *layer = of->layer;
     const ptrdiff_t width = of->NV * FM_LANES, rows = run->B - b;
-    const uint32_t *words = R(words_of)(run, layer, f, b);
     const real *left = of->left + R(column)(R(block_stride)(run), f) + b * FM_BLOCK;
     real *state = (real *)run->state + of->panel + f * width;
     errands->waiting.own_W = state + of->form.at;
@@ -103,14 +102,13 @@ static void R(weights_tile)(fm_run *run, const R(tiling) *of, R(errands) *errand
     errands->copies = R(next_copies)(run, errands, rows);
     errands->so_far = so_far;
     // with so few rows most of the update would find none to go beside
-    const int is_csr = R(is_csr)(run, layer);
+    const int is_listed = R(is_listed)(run, layer);
     errands->at_once = !run->store_gradients &&
-                       (is_csr || (errands->is_plain && 2 * rows <= M * of->NV && !words));
-    if (is_csr)
+                       (is_listed || (errands->is_plain && 2 * rows <= M * of->NV));
+    if (is_listed)
+        R(ask_on)(run, &errands->asking);
+    if (is_listed)
         R(csr_column_tiles)[of->NV - 1](errands, run, f, of->right, of->at, M);
-    else if (words)
-        R(sparse_column_tiles)[of->NV - 1][M - 1](errands, errands->dW, so_far, left, of->right + b * FM_BLOCK,
-                                                  of->at, rows, words, R(features)(f, M));
     else
         R(column_tiles)[of->NV - 1][M - 1](errands, left, of->right + b * FM_BLOCK, of->at, rows);
     R(gather_on)(run, errands);
@@ -152,15 +150,6 @@ static void R(weights_stretch)(fm_run *run, const R(tiling) *of, R(errands) *err
                 R(weights_tile)(run, of, errands, first ? NULL : *sums, row, M, b);
                 continue;
             }
-            const uint32_t *words = R(words_of)(run, of->layer, row, b);
-            if (words) {
-                errands->copies = 0;
-                R(sparse_column_tiles)[of->NV - 1][M - 1](
-                    errands, *sums, first ? NULL : *sums, of->left + R(column)(stride, row) + b * FM_BLOCK,
-                    of->right + b * FM_BLOCK, of->at, n, words, R(features)(row, M));
-                errands->updates = 0;
-                continue;
-            }
             if (first)
                 memset(*sums, 0, sizeof *sums);
             const ptrdiff_t ask = left < 2 * of->NV ? of->at[left / 2] + (n + left % 2) * FM_BLOCK : 0;
@@ -182,10 +171,12 @@ static void R(weights_layer)(fm_run *run, const fm_layer *layer, R(errands) *err
     const int last_layer = layer == layers + run->net.n_layers - 1, counts = !R(has_both)(run, layer);
     const real *A = R(at)(run, layer->in), *dZ = R(at)(run, last_layer ? layer->out : layer[1].din);
     const R(form) form = R(updated)(layer);
-    const R(parts) stretches = R(is_csr)(run, layer) ? R(parts_of)(run->B, run->B) : R(stretches_of)(run->B);
+    const R(parts) stretches = R(is_listed)(run, layer) ? R(parts_of)(run->B, run->B) : R(stretches_of)(run->B);
     const ptrdiff_t group = R(blocks_at_a_time)(run->B, form.columns) * FM_BLOCK;
     R(tiling) of = {.layer = layer, .form = form, .from = from, .to = to, .counts = counts,
                     .left = layer->turned ? dZ : A, .right = layer->turned ? A : dZ};
+    if (R(is_listed)(run, layer))
+        R(ask_ahead)(run, errands, from, to, R(n_units)(run, layer));
     if (layer == layers && R(gathers_ahead)(run))
         R(gather_ahead)(run, errands, from, to, R(n_units)(run, layer));
     for (ptrdiff_t p = 0; layer->turned && from == 0 && p < R(W_of)(layer).widths.n; p++)

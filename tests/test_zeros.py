@@ -45,12 +45,13 @@ def trained(core, params, X, y, batch, t, rule, n_threads=1):
 @pytest.mark.parametrize(
     "inputs, outputs, batch, share, n_threads",
     [
-        (65, 17, 1, 0.05, 1),
-        (100, 48, 7, 0.05, 1),
+        (65, 17, 16, 0.05, 1),
+        (100, 48, 17, 0.05, 1),
         (96, 33, 33, 0.1, 2),
         (301, 130, 100, 0.02, 1),
         (301, 290, 64, 0.05, 3),
-        (128, 11, 10, 0.0, 1),
+        (1100, 96, 20, 0.2, 4),  # by columns, where there are threads
+        (128, 11, 20, 0.0, 1),
         (110, 64, 2500, 0.02, 1),  # in stretches, whatever the vectors
     ],
 )
@@ -115,20 +116,23 @@ def test_gradients_that_are_given_out_leave_out_nothing(level):
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(
-    "sizes, share, expected",
+    "sizes, batch, share, expected",
     [
-        ([784, 32, 10], 1.0, False),
-        ([784, 32, 10], 0.5, False),  # of eight rows or inputs, one is not 0
-        ([784, 32, 10], 0.05, True),
-        ([64, 32, 10], 0.05, False),  # too few of them to be worth looking
+        ([784, 32, 10], 32, 1.0, False),
+        ([784, 32, 10], 32, 0.3, False),
+        ([784, 32, 10], 32, 0.2, True),
+        ([784, 32, 10], 16, 0.05, True),
+        ([784, 32, 10], 15, 0.05, False),  # most of a step is the update
+        ([64, 32, 10], 32, 0.05, False),  # too few of them to be worth looking
+        ([70_000, 17, 3], 400, 0.001, False),  # lists would take more than 256 MB
     ],
 )
-def test_they_are_left_out_where_there_are_many(level, sizes, share, expected):
+def test_they_are_left_out_where_there_are_many(level, sizes, batch, share, expected):
     rng = np.random.default_rng(0)
     model = MLP(sizes, seed=0)
-    X = (rng.normal(size=(320, sizes[0])) * (rng.random((320, sizes[0])) < share)).astype("f")
-    core = core_of(level, model, 32)
-    trained(core, model.params, X, rng.integers(0, 10, 320), 32, 0, RULES["momentum"])
+    X = (rng.random((batch, sizes[0]), "f") < share).astype("f")
+    core = core_of(level, model, batch)
+    trained(core, model.params, X, rng.integers(0, sizes[-1], batch), batch, 0, RULES["momentum"])
     assert core.skips_zeros == expected
 
 
