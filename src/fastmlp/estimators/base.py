@@ -254,16 +254,21 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
     def _plain(self, X: Any) -> bool:
         """Whether X can go to the fitted network as it stands, without scikit-learn's checks."""
         model = self._network.model
+        if type(X) in (sparse.csr_array, sparse.csr_matrix):
+            numbers = X.data
+        elif type(X) is np.ndarray:
+            numbers = X
+        else:
+            return False
         return (
-            type(X) is np.ndarray
-            and X.dtype == model.params.dtype
+            numbers.dtype == model.params.dtype
             and X.ndim == 2
             and X.shape[1] == model.sizes[0]
-            and len(X) > 0
-            and X.flags.c_contiguous
-            and X.flags.aligned
+            and X.shape[0] > 0
+            and numbers.flags.c_contiguous
+            and numbers.flags.aligned
             and "feature_names_in_" not in vars(self)
-            and first_nonfinite(X.ravel()) < 0
+            and first_nonfinite(numbers.ravel()) < 0
         )
 
     def _answer(self, X: Any, decode: Callable[[Array], Any]) -> Any:

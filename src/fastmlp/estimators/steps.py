@@ -37,10 +37,10 @@ def quick(estimator: Any, X: Any, y: Any, classes: Any) -> bool:
         return False
     if not all(map(is_, network.settings, _settings(estimator))):
         return False
-    targets = estimator._quick_targets(y, len(X), classes)
+    targets = estimator._quick_targets(y, X.shape[0], classes)
     if targets is None:
         return False
-    _epoch(estimator, Rows(X, targets, None, np.arange(len(X))))
+    _epoch(estimator, Rows(X, targets, None, np.arange(X.shape[0])))
     return True
 
 
