@@ -1,6 +1,6 @@
-// Inputs that are a sparse matrix, or dense rows listed as one (zeros.inc.c). The first layer goes by the numbers
-// that are there: forward row by row, and for the gradients of its weights column by column. They are the chains
-// of multiply-adds of the other tiles, without the links whose input is not there.
+// Inputs that are a sparse matrix, or dense rows listed as one (zeros.inc.c). The first layer goes by the
+// numbers that are there: forward row by row, and for the gradients of its weights column by column. They are
+// the chains of multiply-adds of the other tiles, without the links whose input is not there.
 
 // Rows [starts, ends) of numbers and their columns, which increase; and which of them are the batch's, or NULL
 // where all are, in their order.
@@ -46,31 +46,33 @@ INLINE R(entry) *R(entries)(const fm_run *run)
     return run->is_sparse ? run->entries : (R(entry) *)R(at)(run, R(layers)(run)->lists.entries);
 }
 
-// acc (NV vectors, the last of them so many lanes) += *x p.
-INLINE void R(add_entry)(V acc[FM_PANEL], const real *x, const real *p, const int lanes, const int NV)
+// acc (N vectors) += *x p, of whose last vector there are `lanes` lanes.
+INLINE void R(add_entry)(V *acc, const real *x, const real *p, const int lanes, const int N)
 {
     const V number = vset1(*x);
     FM_UNROLL
-    for (int j = 0; j < NV; j++) {
+    for (int j = 0; j < N; j++) {
         const real *at = p + j * FM_LANES;
-        acc[j] = vfma(number, j < NV - 1 || lanes == FM_LANES ? vload(at) : vload_n(at, lanes), acc[j]);
+        acc[j] = vfma(number, j < N - 1 || lanes == FM_LANES ? vload(at) : vload_n(at, lanes), acc[j]);
     }
 }
 
-INLINE void R(ask_for_weights)(const real *p, const int NV)
+INLINE void R(ask_for_weights)(const real *p, const int N)
 {
     enum { LINE = FM_ALIGN / sizeof(real) };
     FM_UNROLL
-    for (int j = 0; j < NV * FM_LANES; j += LINE)
+    for (int j = 0; j < N * FM_LANES; j += LINE)
         FM_PREFETCH(p + j);
 }
 
+// Whether the weights of a strip are so far away that they are better asked for.
+INLINE int R(is_far)(const R(strip) *of) { return of->K * of->ldp * (ptrdiff_t)sizeof(real) > FM_CACHE; }
+
 // C (B, NV vectors) = init + A P. Two rows of A at a time, or each multiply-add would wait for the one before.
-INLINE void R(csr_panel_of)(const R(strip) *of, real *restrict C, const R(csr) *A, ptrdiff_t B,
-                            const int lanes, const int NV)
+INLINE void R(csr_panel_of)(const R(strip) *of, real *restrict C, const R(csr) *A, ptrdiff_t B, const int NV)
 {
-    const ptrdiff_t *at = of->at, ldp = of->ldp;
-    const int asks = of->K * ldp * (ptrdiff_t)sizeof(real) > FM_CACHE;
+    const ptrdiff_t *at = of->at, ldp = NV * FM_LANES;
+    const int asks = R(is_far)(of);
     const real *const P = of->P;
     for (ptrdiff_t b = 0; b < B; b += 2) {
         const real *x[2];
@@ -92,19 +94,46 @@ INLINE void R(csr_panel_of)(const R(strip) *of, real *restrict C, const R(csr) *
             for (int r = 0; r < 2; r++) {
                 if (asks)
                     R(ask_for_weights)(P + columns[r][i + FM_CSR_AHEAD] * ldp, NV);
-                R(add_entry)(acc[r], x[r] + i, P + columns[r][i] * ldp, lanes, NV);
+                R(add_entry)(acc[r], x[r] + i, P + columns[r][i] * ldp, FM_LANES, NV);
             }
         for (int r = 0; r < R(min)(2, B - b); r++) {
             for (ptrdiff_t i = both; i < n[r]; i++) {
                 if (asks)
                     R(ask_for_weights)(P + columns[r][i + FM_CSR_AHEAD] * ldp, NV);
-                R(add_entry)(acc[r], x[r] + i, P + columns[r][i] * ldp, lanes, NV);
+                R(add_entry)(acc[r], x[r] + i, P + columns[r][i] * ldp, FM_LANES, NV);
             }
             FM_UNROLL
             for (int j = 0; j < NV; j++)
                 vstore(C + at[j] + (b + r) * FM_BLOCK,
                        of->epilogue == FM_STORE_RELU ? vkeep(acc[r][j], acc[r][j]) : acc[r][j]);
         }
+    }
+}
+
+// The same for N vectors of flat weights, of whose last one there are `lanes` lanes; the columns of C are those
+// from o on. What is read of a row of weights is read at once.
+enum { R(MOST_FLAT) = 8 };
+INLINE void R(csr_flat_of)(const R(strip) *of, real *restrict C, ptrdiff_t o, const R(csr) *A, ptrdiff_t B,
+                           ptrdiff_t out_stride, const int lanes, const int N)
+{
+    const int asks = R(is_far)(of);
+    for (ptrdiff_t b = 0; b < B; b++) {
+        const real *x = A->values + A->starts[b];
+        const int32_t *columns = A->columns + A->starts[b];
+        const ptrdiff_t n = (ptrdiff_t)(A->ends[b] - A->starts[b]);
+        V acc[R(MOST_FLAT)];
+        FM_UNROLL
+        for (int j = 0; j < N; j++)
+            acc[j] = vload(of->init + j * FM_LANES);
+        for (ptrdiff_t i = 0; i < n; i++) {
+            if (asks)
+                R(ask_for_weights)(of->P + columns[i + FM_CSR_AHEAD] * of->ldp, N);
+            R(add_entry)(acc, x + i, of->P + columns[i] * of->ldp, lanes, N);
+        }
+        FM_UNROLL
+        for (int j = 0; j < N; j++)
+            vstore(C + R(column)(out_stride, o + j * FM_LANES) + b * FM_BLOCK,
+                   of->epilogue == FM_STORE_RELU ? vkeep(acc[j], acc[j]) : acc[j]);
     }
 }
 
@@ -144,13 +173,10 @@ INLINE void R(csr_column_tile_of)(R(errands) *errands, const fm_run *run, ptrdif
 }
 
 #define DEFINE(nv)                                                                                \
-    static void R(csr_panel_##nv)(const R(strip) *of, real *C, const R(csr) *A, ptrdiff_t B,      \
-                                  int lanes)                                                      \
+    static void R(csr_panel_##nv)(const R(strip) *of, real *C, const R(csr) *A, ptrdiff_t B)      \
     {                                                                                             \
-        if (nv <= FM_PANEL && lanes == FM_LANES)                                                  \
-            R(csr_panel_of)(of, C, A, B, FM_LANES, nv);                                           \
-        else if (nv <= FM_PANEL)                                                                  \
-            R(csr_panel_of)(of, C, A, B, lanes, nv);                                              \
+        if (nv <= FM_PANEL)                                                                       \
+            R(csr_panel_of)(of, C, A, B, nv);                                                     \
     }                                                                                             \
     static void R(csr_column_tile_##nv)(R(errands) *errands, const fm_run *run, ptrdiff_t f,      \
                                         const real *D, const ptrdiff_t *at, int M)                \
@@ -160,12 +186,27 @@ INLINE void R(csr_column_tile_of)(R(errands) *errands, const fm_run *run, ptrdif
     }
 DEFINE(1) DEFINE(2) DEFINE(3)
 #undef DEFINE
-
-static void (*const R(csr_panels)[3])(const R(strip) *of, real *C, const R(csr) *A, ptrdiff_t B, int lanes) = {
+static void (*const R(csr_panels)[3])(const R(strip) *of, real *C, const R(csr) *A, ptrdiff_t B) = {
     R(csr_panel_1), R(csr_panel_2), R(csr_panel_3)};
 static void (*const R(csr_column_tiles)[3])(R(errands) *errands, const fm_run *run, ptrdiff_t f, const real *D,
                                             const ptrdiff_t *at, int M) = {
     R(csr_column_tile_1), R(csr_column_tile_2), R(csr_column_tile_3)};
+
+#define DEFINE(n)                                                                                 \
+    static void R(csr_flat_##n)(const R(strip) *of, real *C, ptrdiff_t o, const R(csr) *A,        \
+                                ptrdiff_t B, ptrdiff_t out_stride, int lanes)                     \
+    {                                                                                             \
+        if (lanes == FM_LANES)                                                                    \
+            R(csr_flat_of)(of, C, o, A, B, out_stride, FM_LANES, n);                              \
+        else                                                                                      \
+            R(csr_flat_of)(of, C, o, A, B, out_stride, lanes, n);                                 \
+    }
+DEFINE(1) DEFINE(2) DEFINE(3) DEFINE(4) DEFINE(5) DEFINE(6) DEFINE(7) DEFINE(8)
+#undef DEFINE
+static void (*const R(csr_flat)[])(const R(strip) *of, real *C, ptrdiff_t o, const R(csr) *A, ptrdiff_t B,
+                                   ptrdiff_t out_stride, int lanes) = {
+    R(csr_flat_1), R(csr_flat_2), R(csr_flat_3), R(csr_flat_4),
+    R(csr_flat_5), R(csr_flat_6), R(csr_flat_7), R(csr_flat_8)};
 
 // The sums of the panels [from, to) of the first layer for the rows [first, last) of the batch.
 static void R(csr_forward)(const fm_run *run, const fm_layer *layer, ptrdiff_t first, ptrdiff_t last,
@@ -179,7 +220,7 @@ static void R(csr_forward)(const fm_run *run, const fm_layer *layer, ptrdiff_t f
                           .epilogue = epilogue};
         R(columns)(strip.at, R(block_stride)(run), R(first_column)(&W, p), R(panel_size)(W.widths, p));
         R(csr_panels)[R(panel_size)(W.widths, p) - 1](&strip, R(at)(run, layer->out + first * FM_BLOCK), &A,
-                                                      last - first, FM_LANES);
+                                                      last - first);
     }
 }
 
@@ -188,19 +229,18 @@ static void R(csr_linear_forward)(real *C, const fm_rows *X, const real *flat, c
                                   ptrdiff_t B, ptrdiff_t out_stride, int epilogue)
 {
     const ptrdiff_t I = layer->I, O = layer->O;
-    const R(panels) widths = R(panels_of)(R(vectors)(O), 1);
+    const R(parts) parts = R(parts_of)(R(vectors)(O), R(MOST_FLAT));
     const R(csr) A = {X->values, X->columns, X->starts, X->starts + 1, NULL};
-    for (ptrdiff_t p = 0; p < widths.n; p++) {
-        const int NV = R(panel_size)(widths, p);
-        const ptrdiff_t o = R(panel_start)(widths, p) * FM_LANES;
-        const int lanes = (int)R(min)(FM_LANES, O - o - (NV - 1) * FM_LANES);
-        _Alignas(FM_ALIGN) real bias[WIDTH];
-        for (int j = 0; j < NV; j++)
+    for (ptrdiff_t p = 0; p < parts.n; p++) {
+        const int N = R(part_size)(parts, p);
+        const ptrdiff_t o = R(part_start)(parts, p) * FM_LANES;
+        const int lanes = (int)R(min)(FM_LANES, O - o - (N - 1) * FM_LANES);
+        real bias[R(MOST_FLAT) * FM_LANES];
+        for (int j = 0; j < N; j++)
             vstore(bias + j * FM_LANES,
-                   vload_n(flat + I * O + o + j * FM_LANES, j < NV - 1 ? FM_LANES : lanes));
-        R(strip) strip = {.P = flat + o, .init = bias, .ldp = O, .K = I, .epilogue = epilogue};
-        R(columns)(strip.at, out_stride, o, NV);
-        R(csr_panels)[NV - 1](&strip, C, &A, B, lanes);
+                   vload_n(flat + I * O + o + j * FM_LANES, j < N - 1 ? FM_LANES : lanes));
+        const R(strip) strip = {.P = flat + o, .init = bias, .ldp = O, .K = I, .epilogue = epilogue};
+        R(csr_flat)[N - 1](&strip, C, o, &A, B, out_stride, lanes);
     }
 }
 
@@ -253,8 +293,8 @@ static void R(list_columns)(fm_run *run, int part, int n_parts)
 
 // -- ahead --------------------------------------------------------------------------------------
 
-// A thread that does the units [first, last) of the `n_units` of the first layer, each a tile at least, asks for
-// as large a part of the next batch meanwhile, whose rows lie anywhere in memory.
+// A thread that does the units [first, last) of the `n_units` of the first layer, each a tile at least, asks
+// for as large a part of the next batch meanwhile, whose rows lie anywhere in memory.
 static void R(ask_ahead)(const fm_run *run, R(errands) *errands, ptrdiff_t first, ptrdiff_t last,
                          ptrdiff_t n_units)
 {

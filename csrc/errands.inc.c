@@ -15,8 +15,8 @@ typedef struct R(copying) {
     ptrdiff_t stride, copied;
 } R(copying);
 
-// A part of the next batch to ask for: rows from `row` on, of which the first from a column on; and how many lines
-// of it beside a tile.
+// A part of the next batch to ask for: rows from `row` on, of which the first from a column on; and how many
+// lines of it beside a tile.
 typedef struct R(asking) {
     ptrdiff_t row, end, column, lines_of_tile;
 } R(asking);

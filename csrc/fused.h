@@ -5,8 +5,8 @@
 
 #include "fastmlp.h"
 
-// A batch as a sparse matrix, in compressed rows and in the order of its columns: where it lies in the workspace,
-// but for what a sparse run->X has already.
+// A batch as a sparse matrix, in compressed rows and in the order of its columns: where it lies in the
+// workspace, but for what a sparse run->X has already.
 typedef struct fm_lists {
     ptrdiff_t ends;              // behind the last entry of each column: 32 bits each
     ptrdiff_t starts;            // where each row begins among the values, then where each ends: 64 bits each
