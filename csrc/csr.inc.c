@@ -153,7 +153,7 @@ INLINE void R(csr_column_tile_of)(R(errands) *errands, const fm_run *run, ptrdif
             acc[j] = vset1(0);
         for (; entry < end; entry++) {
             const V number = vset1(entry->value);
-            const real *d = D + entry->row * FM_BLOCK;
+            const real *d = D + (ptrdiff_t)entry->row * FM_BLOCK;
             FM_UNROLL
             for (int j = 0; j < NV; j++)
                 acc[j] = vfma(number, vload(d + at[j]), acc[j]);

@@ -312,3 +312,47 @@ def test_memory_does_not_grow_with_the_inputs(monkeypatch):
     assert len(asked) == 2
     assert sum(asked) < state + 16 * n_in + (1 << 20)
     assert sum(asked) < n * n_in * 4
+
+
+def test_no_memory_for_a_batch(monkeypatch):
+    """What was there before is given back once, and the next fit begins anew."""
+    rng = np.random.default_rng(0)
+    model, y = MLP([300, 5, 3], seed=0), rng.integers(0, 3, 60)
+    few, many = (rows_of(rng, 60, 300, share).astype("f") for share in (0.01, 0.5))
+    trainer = SGD(model, batch_size=60)
+    trainer.fit(few, y, epochs=1)
+
+    def none(n_bytes, what):
+        raise MemoryError(f"no memory for {what}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fastmlp._core, "check_memory", none)
+        with pytest.raises(MemoryError, match="no memory for the inputs of a batch"):
+            trainer.fit(many, y, epochs=1)
+    before = model.params.copy()
+    trainer.fit(many, y, epochs=1)
+    assert np.isfinite(model.params).all()
+    assert not np.array_equal(before, model.params)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_estimators_that_take_rows_as_they_are():
+    """Rows of the right dtype are not looked at by scikit-learn, and mean the same."""
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    rng = np.random.default_rng(0)
+    X, y = rows_of(rng, 80, 40, 0.2).astype("f"), rng.integers(0, 3, 80)
+    options = {"hidden_layer_sizes": (9,), "max_iter": 3, "random_state": 0, "dtype": "float32"}
+    for kind in (fastmlp.MLPClassifier, fastmlp.MLPRegressor):
+        found = []
+        for rows in (X.toarray(), X, sparse.csr_matrix(X), X.tocsc()):
+            estimator = kind(**options).fit(rows, y)
+            found.append([estimator.predict(rows), *estimator.coefs_])
+            for _ in range(2):
+                estimator.partial_fit(rows[:30], y[:30])
+            found[-1] += [estimator.predict(rows), *estimator.coefs_]
+        for other in found[1:]:
+            for one, same in zip(found[0], other, strict=True):
+                np.testing.assert_array_equal(one, same)
+        for wrong, message in ((X[:, :-1], "has 39 features"), (X * np.nan, "contains NaN")):
+            with pytest.raises(ValueError, match=message):
+                estimator.predict(wrong)

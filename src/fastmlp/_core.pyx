@@ -57,6 +57,8 @@ cdef size_t MOST_ROOM = 1 << 30
 cdef size_t ALIGNMENT = 64
 # Work of a step for which a thread is worth meeting, 15 to 30 microseconds of it.
 cdef double FLOPS_PER_THREAD = 3e6
+# Numbers of a sparse batch that 32 bits count.
+cdef ptrdiff_t MOST_ENTRIES = 0xFFFFFFFF
 # What an update of a parameter takes, in flops, where there may be hardly any others.
 cdef double FLOPS_OF_UPDATE = 10
 # Work of `infer` for which a thread is worth waking, and rows.
@@ -337,8 +339,10 @@ cdef class Core(Inference):
             most = _most_values(&self.run.X, order, n, batch_size)
         if most <= self.entries_room:
             return
+        if most > MOST_ENTRIES:
+            raise ValueError(f"a batch of {most} numbers, of which there may be {MOST_ENTRIES}")
         fm_release(self.run.entries)
-        self.entries_room = 0
+        self.run.entries, self.entries_room = NULL, 0
         check_memory(most * 2 * self.itemsize, "the inputs of a batch")
         self.run.entries = fm_allocate(most * 2 * self.itemsize)
         if self.run.entries == NULL:
