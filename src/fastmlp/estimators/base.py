@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastmlp import atomic
-from fastmlp._core import Turn, first_nonfinite
+from fastmlp._core import Turn
 from fastmlp.estimators import conversion, files, steps, training
 from fastmlp.estimators.network import Network, dense_blocks
 from fastmlp.estimators.parameters import CONSTRAINTS, check_together
@@ -246,13 +246,14 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
         """Return X as the fitted network takes it."""
         check_is_fitted(self)
         self._network.settle()
-        if self._plain(X):
-            return X
+        return X if self._plain(X) else self._checked(X)
+
+    def _checked(self, X: Any) -> Any:
         dtype = self._network.model.params.dtype
         return validate_data(self, X, accept_sparse="csr", dtype=dtype, order="C", reset=False)
 
     def _plain(self, X: Any) -> bool:
-        """Whether X can go to the fitted network as it stands, without scikit-learn's checks."""
+        """Whether X can go to the fitted network as it stands, if all of its numbers are finite."""
         model = self._network.model
         if type(X) in (sparse.csr_array, sparse.csr_matrix):
             numbers = X.data
@@ -268,7 +269,6 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
             and numbers.flags.c_contiguous
             and numbers.flags.aligned
             and "feature_names_in_" not in vars(self)
-            and first_nonfinite(numbers.ravel()) < 0
         )
 
     def _answer(self, X: Any, decode: Callable[[Array], Any]) -> Any:
@@ -277,7 +277,12 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
         while True:
             fits = turn.look(WHAT)
             rows = self._rows(X)
-            answer = decode(self._network.outputs(rows, self._threads()))
+            try:
+                Z = self._network.outputs(rows, self._threads())
+            except ValueError:
+                self._checked(X)  # scikit-learn says it in words of its own
+                raise
+            answer = decode(Z)
             if turn.look(WHAT) == fits:
                 return answer
 
@@ -322,7 +327,11 @@ class Perceptron(CallbackSupportMixin, BaseEstimator):
         self._turn.look(WHAT)
         rows, model = self._rows(X), self._network.model.copy()
         blocks = [block for _, block in dense_blocks(rows)] if sparse.issparse(rows) else [rows]
-        J = np.concatenate([model.input_gradients(block) for block in blocks])
+        try:
+            J = np.concatenate([model.input_gradients(block) for block in blocks])
+        except ValueError:
+            self._checked(X)
+            raise
         return J[:, 0] if self.n_outputs_ == 1 else J
 
     def to_mlp(self) -> MLP:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import _fit_context
 
+from fastmlp._core import first_nonfinite
 from fastmlp.errors import DivergedError
 from fastmlp.estimators import training
 from fastmlp.estimators.parameters import CONSTRAINTS, check_together
@@ -34,6 +35,8 @@ def quick(estimator: Any, X: Any, y: Any, classes: Any) -> bool:
     """Train an epoch on data that needs no closer look; return whether it was such."""
     network = vars(estimator).get("_network")
     if network is None or network.settings is None or not estimator._plain(X):
+        return False
+    if first_nonfinite((X if isinstance(X, np.ndarray) else X.data).ravel()) >= 0:
         return False
     if not all(map(is_, network.settings, _settings(estimator))):
         return False
