@@ -77,7 +77,7 @@ static void R(forward)(const fm_run *run, void *out, const fm_rows *X, ptrdiff_t
         const int epilogue = activation == FM_RELU ? FM_STORE_RELU : FM_STORE;
         if (layer == layers && X->columns)
             R(csr_linear_forward)(C, X, flat, layer, B, out_stride, epilogue);
-        else
+        else if (layer > layers || !R(zeros_linear_forward)(run, C, A, flat, layer, B, out_stride, epilogue))
             R(linear_forward)(C, A, flat, R(rest)(run), layer, B, lda, stride, out_stride, epilogue);
         if (!R(is_in_tile)(activation))
             R(activation_forward)(C, NULL, B, layer->O, out_stride, activation);

@@ -52,7 +52,7 @@ typedef struct fm_functions {
     void (*forward)(const fm_run *run, void *out, const fm_rows *X, ptrdiff_t B, int softmax);
     void (*gather)(fm_run *run, ptrdiff_t first, ptrdiff_t last);
     void (*list_columns)(fm_run *run, int part, int n_parts);
-    int (*has_many_zeros)(const fm_run *run);
+    int (*lists_pay)(const fm_run *run);
     void (*list_rows)(fm_run *run, ptrdiff_t first, ptrdiff_t last);
     int (*n_by_columns)(const fm_run *run, int n_threads);
     void (*columns_part)(fm_run *run, int l, int part, int n_parts);

@@ -150,6 +150,9 @@ static fm_lists R(lay_out_lists)(const fm_run *run, const fm_layer *first, ptrdi
     return lists;
 }
 
+// Predictions list so many rows at a time, from as many on.
+enum { R(ROWS_LISTED) = 32 };
+
 // `layout` of a run that only infers.
 static ptrdiff_t R(layout_to_infer)(const fm_run *run, fm_layer *layers)
 {
@@ -159,6 +162,11 @@ static ptrdiff_t R(layout_to_infer)(const fm_run *run, fm_layer *layers)
         if (net->sizes[l + 1] % FM_LANES != 0 && !(l == 0 && run->is_sparse))
             rest = R(max)(rest, net->sizes[l] + 1); // the bias first
     R(take)(&total, rest * WIDTH);
+    fm_lists lists = {0};
+    if (net->sizes[0] > 2 * FM_BLOCK && run->max_rows >= R(ROWS_LISTED) && !run->is_sparse) {
+        lists.values = R(take)(&total, R(ROWS_LISTED) * R(room_of_row)(net->sizes[0]));
+        lists.columns = R(take)(&total, R(ROWS_LISTED) * R(room_of_row)(net->sizes[0]));
+    }
     for (ptrdiff_t l = 0; l < net->n_layers; l++) {
         const ptrdiff_t I = net->sizes[l], O = net->sizes[l + 1];
         const ptrdiff_t out = R(take)(&total, R(matrix)(run->max_rows, O));
@@ -166,6 +174,8 @@ static ptrdiff_t R(layout_to_infer)(const fm_run *run, fm_layer *layers)
             layers[l] = (fm_layer){.I = I, .O = O, .flat = flat, .out = out};
         flat += (I + 1) * O;
     }
+    if (layers)
+        layers->lists = lists;
     return total;
 }
 

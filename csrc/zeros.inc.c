@@ -19,6 +19,18 @@ INLINE ptrdiff_t R(list_nonzero)(uint32_t *columns, const real *x, ptrdiff_t fir
     return list_bits(columns, bits, (uint32_t)first);
 }
 
+// Lists the numbers of a row (I,) that are not 0; up to FM_BLOCK columns more may be written over. Returns how
+// many.
+INLINE ptrdiff_t R(list_row)(uint32_t *columns, real *values, const real *row, ptrdiff_t I)
+{
+    ptrdiff_t n = 0;
+    for (ptrdiff_t k = 0; k < I; k += FM_BLOCK)
+        n += R(list_nonzero)(columns + n, row + k, k, R(min)(FM_BLOCK, I - k));
+    for (ptrdiff_t i = 0; i < n; i++)
+        values[i] = row[columns[i]];
+    return n;
+}
+
 // Lists the rows [first, last) of the batch.
 static void R(list_rows)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
 {
@@ -29,27 +41,55 @@ static void R(list_rows)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
     real *values = R(at)(run, lists->values);
     ptrdiff_t n = first * R(room_of_row)(I);
     for (ptrdiff_t b = first; b < last; b++) {
-        const real *row = R(dense_row)(run, b);
         starts[b] = n;
-        for (ptrdiff_t k = 0; k < I; k += FM_BLOCK)
-            n += R(list_nonzero)(columns + n, row + k, k, R(min)(FM_BLOCK, I - k));
-        for (ptrdiff_t i = (ptrdiff_t)starts[b]; i < n; i++)
-            values[i] = row[columns[i]];
+        n += R(list_row)(columns + n, values + n, R(dense_row)(run, b), I);
         ends[b] = n;
     }
 }
 
-// Whether it is worth it, going by the first rows of a batch.
+// Whether of the first rows of a batch so few numbers are not 0 that it is worth to list them.
+enum { R(ROWS_TO_LOOK_AT) = 16 };
 static int R(has_many_zeros)(const fm_run *run)
 {
-    enum { ROWS = 16, WORTH_PERCENT = 25 };
-    const ptrdiff_t I = run->net.sizes[0], n = R(min)(ROWS, run->B);
+    enum { WORTH_PERCENT = 25 };
+    const ptrdiff_t I = run->net.sizes[0], n = R(min)(R(ROWS_TO_LOOK_AT), run->B);
     uint32_t columns[2 * FM_BLOCK];
     ptrdiff_t left = 0;
-    if (!R(layers)(run)->lists.columns || run->max_rows < ROWS) // where most of a step is the update
-        return 0;
     for (ptrdiff_t b = 0; b < n; b++)
         for (ptrdiff_t k = 0; k < I; k += FM_BLOCK)
             left += R(list_nonzero)(columns, R(dense_row)(run, b) + k, k, R(min)(FM_BLOCK, I - k));
     return 100 * left < WORTH_PERCENT * n * I;
+}
+
+// Whether to list the next batches. In small ones most of the work is the update.
+static int R(lists_pay)(const fm_run *run)
+{
+    return R(layers)(run)->lists.columns && run->max_rows >= R(ROWS_TO_LOOK_AT) && R(has_many_zeros)(run);
+}
+
+// C (B, O) = X W + b for flat parameters and dense rows that are listed, some at a time: where they are many
+// and of many zeros, and all weights finite, or NaN would be left out. Returns whether it was so.
+static int R(zeros_linear_forward)(const fm_run *run, real *C, const real *X, const real *flat,
+                                   const fm_layer *layer, ptrdiff_t B, ptrdiff_t out_stride, int epilogue)
+{
+    const ptrdiff_t I = layer->I, n_weights = I * layer->O, whole = n_weights / FM_LANES;
+    const fm_run batch = {.net = run->net, .X = {.values = X}, .B = B};
+    if (!layer->lists.columns || layer->O <= R(FEW) || B < R(ROWS_LISTED) || !R(has_many_zeros)(&batch) ||
+        !R(finite_vectors)(flat, whole))
+        return 0;
+    for (ptrdiff_t i = whole * FM_LANES; i < n_weights; i++)
+        if (!isfinite(flat[i]))
+            return 0;
+    uint32_t *columns = (uint32_t *)R(at)(run, layer->lists.columns);
+    real *values = R(at)(run, layer->lists.values);
+    int64_t starts[R(ROWS_LISTED) + 1] = {0};
+    for (ptrdiff_t b = 0; b < B; b += R(ROWS_LISTED)) {
+        const ptrdiff_t n = R(min)(R(ROWS_LISTED), B - b);
+        for (ptrdiff_t r = 0; r < n; r++)
+            starts[r + 1] = starts[r] + R(list_row)(columns + starts[r], values + starts[r],
+                                                    X + (b + r) * I, I);
+        R(csr_linear_forward)(C + b * FM_BLOCK, &(fm_rows){values, (const int32_t *)columns, starts}, flat,
+                              layer, n, out_stride, epilogue);
+    }
+    return 1;
 }

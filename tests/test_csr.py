@@ -97,6 +97,23 @@ def test_gradients_against_the_reference(engine, dtype, sizes):
     assert_within(found, gradients, bound)
 
 
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize("level", LEVELS)
+def test_gradients_of_many_rows(level, n_threads):
+    """Which go through the layers in parts, by their own numbers and not by an order."""
+    rng = np.random.default_rng(0)
+    model = MLP([90, 70, 3], seed=0)
+    X, y = rows_of(rng, 1700, 90, 0.2).astype("f"), rng.integers(0, 3, 1700)
+    found = np.full((2, *model.params.shape), np.nan, "f")
+    for i, rows in enumerate((X.toarray(), sparse_rows(X))):
+        core = core_of(level, model, 1700, n_threads=n_threads, is_sparse=i == 1)
+        core.gradients(
+            found[i], rows, y, model.params, n_threads=n_threads, max_workers=4, any_size=True
+        )
+    assert np.isfinite(found[0]).all()
+    assert same_bits(*found)
+
+
 @pytest.mark.parametrize("rule", ["momentum", "adam"])
 def test_steps_of_blas(rule):
     """As those over dense rows, but for the order of sums."""

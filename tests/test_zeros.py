@@ -6,6 +6,7 @@ from levels import DTYPES, LEVELS, core_of, same_bits
 from tolerances import FEW, assert_within, backpropagation, roundoff
 
 from fastmlp import MLP
+from fastmlp._core import OUTPUTS
 
 RULES = {
     "momentum": {"optimizer": "sgd", "momentum": 0.9},
@@ -147,6 +148,24 @@ def test_what_comes_is_looked_at_again(level):
         assert core.skips_zeros == expected
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_rows_without_zeros_that_come_before_the_next_look(level, dtype, n_threads):
+    """The lists have room for them."""
+    rng = np.random.default_rng(0)
+    model = MLP([301, 40, 10], seed=0, dtype=dtype)
+    X, y = rng.normal(size=(320, 301)).astype(dtype), rng.integers(0, 10, 320)
+    X[-20:] = 0  # the first batch: rows are taken from the end
+    core = core_of(level, model, 20, n_threads=n_threads)
+    dense = trained(core, model.params, X, y, 20, 1, RULES["momentum"], n_threads)
+    assert not core.skips_zeros
+    listed = trained(core, model.params, X, y, 20, 0, RULES["momentum"], n_threads)
+    assert core.skips_zeros
+    for one, other in zip(dense, listed, strict=True):
+        assert same_bits(one, other)
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_nan_is_not_taken_for_zero(level):
     model = MLP([200, 32, 10], seed=0)
@@ -158,3 +177,36 @@ def test_nan_is_not_taken_for_zero(level):
     core.load(model.params, np.zeros_like(model.params))
     _, _, steps, all_done = core.epoch(X, y, np.arange(320), 32, learning_rate=0.01, t=1)
     assert (steps, all_done) == (3, False)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("outputs", [1, 11, 33, 100, 290])
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.2])
+def test_predictions_of_many_rows_have_the_bits_of_each(level, dtype, outputs, share):
+    """Row by row, nothing is left out."""
+    rng = np.random.default_rng(outputs)
+    for sizes in ([101, outputs], [101, outputs, 4]):
+        model = MLP(sizes, seed=0, dtype=dtype)
+        model.params[:] = rng.normal(size=model.params.shape)
+        X = sparse(rng, 150, 101, share).astype(dtype)
+        core = core_of(level, model, 1)
+        expected = [core.infer(row[np.newaxis].copy(), model.params, OUTPUTS)[0] for row in X]
+        for n in (31, 32, 33, 100, 150):
+            for n_threads in (1, 3):
+                found = core.infer(X[:n].copy(), model.params, OUTPUTS, lambda n=n_threads: n)
+                assert same_bits(found, np.array(expected[:n]))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("where", [0, 7777, -1])
+def test_weights_that_are_not_finite_are_not_left_out(level, where):
+    """Infinity times an input that is 0 is NaN, in predictions of one row and of many."""
+    model = MLP([333, 65], loss="squared_error", seed=0)
+    for value in (np.nan, np.inf):
+        model.weights[0].flat[where] = value
+        X = np.zeros((70, 333), "f")
+        found = core_of(level, model, 1).infer(X, model.params, OUTPUTS)
+        column = np.arange(333 * 65)[where] % 65
+        assert np.isnan(found[:, column]).all()
+        assert np.isfinite(np.delete(found, column, axis=1)).all()
