@@ -132,10 +132,8 @@ static double step(fm_run *run)
         run->backup = state;
     }
     run->gathered = !clips && functions(run)->gathers_ahead(run) && isfinite(job.loss);
-    if (run->step % LOOK_EVERY == 0 && !run->store_gradients && !run->is_sparse) {
+    if (run->step % LOOK_EVERY == 0 && !run->store_gradients && !run->is_sparse)
         run->skips_zeros = functions(run)->lists_pay(run);
-        run->gathered &= !run->skips_zeros;
-    }
     return job.loss;
 }
 

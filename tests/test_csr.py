@@ -209,9 +209,12 @@ def test_what_is_not_in_order_or_there_twice():
     before = X.data.copy(), X.indices.copy()
     rows = as_rows(X, "float64", 4)
     assert (rows.data == [2, 4, 9]).all()
-    assert (rows.indices[:3] == [0, 2, 1]).all()
+    assert (rows.indices == [0, 2, 1]).all()
     assert (rows.indptr == [0, 2, 2, 3]).all()
     np.testing.assert_array_equal(before, (X.data, X.indices))  # it is left alone
+    for structure in (rows.indices, rows.indptr):
+        with pytest.raises(ValueError, match="read-only"):
+            structure[0] = 0
     model = MLP([4, 3, 2], seed=0)
     np.testing.assert_array_equal(model.forward(X), model.forward(X.toarray()))
 
@@ -263,34 +266,64 @@ def csr(indices, indptr, data=None, shape=(3, 4)):
 
 
 BROKEN = {
-    "twice": (csr([0, 2, 2], [0, 1, 3, 3]), "row 1 do not increase"),
-    "not in order": (csr([1, 0, 2], [0, 2, 3, 3]), "row 0 do not increase"),
-    "negative": (csr([0, 1, -1], [0, 1, 2, 3]), "row 2 do not increase"),
-    "too large": (csr([0, 4, 1], [0, 1, 2, 3]), r"row 1 do not increase, or not from 0 to 3"),
-    "backwards": (csr([0, 1, 2], [0, 2, 1, 3]), "row 1"),
-    "beyond the end": (csr([0, 1, 2], [0, 7, 3, 3]), "row 0"),
-    "does not begin at 0": (csr([0, 1, 2], [1, 2, 3, 3]), "indptr of 3 rows is not 4 numbers"),
-    "too few rows": (csr([0, 1, 2], [0, 1, 3]), "indptr of 3 rows is not 4 numbers"),
-    "too few columns": (csr([0, 1, 2], [0, 1, 2, 4], np.ones(4, np.float32)), "indptr ends with 4"),
-    "too few numbers": (csr([0, 1, 2], [0, 1, 2, 3], np.ones(2, np.float32)), "indptr ends with 3"),
-    "less than none": (csr([0, 1, 2], [0, -1, -2, -3]), "indptr ends with -3"),
+    "negative": (csr([0, 1, -1], [0, 1, 2, 3]), r"indices are not integers in 0\.\.3"),
+    "too large": (csr([0, 4, 1], [0, 1, 2, 3]), r"indices are not integers in 0\.\.3"),
+    "of 64 bits": (csr([0, 2**32 + 2, 1], [0, 1, 2, 3]), r"indices are not integers in 0\.\.3"),
+    "fractions": (csr([0, 1.5, 1], [0, 1, 2, 3]), r"indices are not integers in 0\.\.3"),
+    "fractions of rows": (csr([0, 1, 1], [0, 1, 2.5, 3]), "indptr is not 4 integers"),
+    "backwards": (csr([0, 1, 2], [0, 2, 1, 3]), "indptr does not rise"),
+    "beyond the end": (csr([0, 1, 2], [0, 10**6, 3, 3]), "indptr does not rise"),
+    "far beyond the end": (csr([0, 1, 2], [0, 2**62, 3, 3]), "indptr does not rise"),
+    "before the beginning": (csr([0, 1, 2], [0, -5, 3, 3]), "indptr does not rise"),
+    "does not begin at 0": (csr([0, 1, 2], [1, 2, 3, 3]), "indptr is not 4 integers"),
+    "too few rows": (csr([0, 1, 2], [0, 1, 3]), "indptr is not 4 integers"),
+    "too few columns": (csr([0, 1, 2], [0, 1, 2, 4], np.ones(4, "f")), "the 3 of indices"),
+    "too few numbers": (csr([0, 1, 2], [0, 1, 2, 3], np.ones(2, "f")), "the 2 numbers of data"),
+    "less than none": (csr([0, 1, 2], [0, -1, -2, -3]), "indptr does not rise"),
+    "too wide": (csr([], [0], shape=(0, 2**31)), "2147483648 columns"),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN.values(), ids=BROKEN)
 def test_broken_ones(case):
-    parts, message = case
+    """They are refused before anybody goes by them, SciPy's own functions included."""
+    (data, indices, indptr, shape), message = case
     with pytest.raises(ValueError, match=message):
-        SparseRows(*parts)
+        SparseRows(data, indices, indptr, shape)
+    if shape != (3, 4):
+        return
+    X = sparse.csr_array(np.eye(3, 4, dtype="f"))
+    X.data, X.indices, X.indptr = data, indices, indptr
+    y, model = np.arange(3), MLP([4, 3], seed=0)
+    for act in (model.forward, lambda X: SGD(model).fit(X, y), sparse_rows):
+        with pytest.raises(ValueError, match=f"X is no sound sparse matrix: .*{message}"):
+            act(X)
+    with pytest.raises(ValueError, match="X of validation_data is no sound sparse matrix"):
+        SGD(model).fit(np.eye(3, 4), y, validation_data=(X, y))
 
 
-def test_a_matrix_that_claims_to_be_in_order():
-    X = sparse.csr_array(np.eye(7, 3))
-    assert X.has_canonical_format
-    for column in (10**6, -1):
-        X.indices[2] = column
-        with pytest.raises(ValueError, match="the columns of row 2"):
-            MLP([3, 2]).forward(X)
+def test_what_lies_behind_the_last_row():
+    """It is no part of the matrix."""
+    X = sparse.csr_array(np.eye(7, 3, dtype="f"))
+    expected = MLP([3, 2], seed=0).forward(X)
+    X.data = np.append(X.data, np.float32(np.nan))
+    X.indices = np.append(X.indices, np.int32(10**6))
+    np.testing.assert_array_equal(MLP([3, 2], seed=0).forward(X), expected)
+
+
+def test_numbers_that_are_not_contiguous():
+    X = sparse.csr_array(np.eye(7, 3, dtype="f"))
+    expected = MLP([3, 2], seed=0).forward(X)
+    X.data = np.repeat(X.data, 2)[::2]
+    np.testing.assert_array_equal(MLP([3, 2], seed=0).forward(X), expected)
+    assert sparse_rows(X).data.flags.c_contiguous
+
+
+def test_sums_that_are_too_large():
+    X = sparse.csr_array((np.full(3, 3e38, "f"), [0, 2, 2], [0, 1, 3]), shape=(2, 3))
+    for act in (MLP([3, 2]).forward, sparse_rows):
+        with pytest.raises(ValueError, match=r"X\[1, 2\] is inf: every value must be finite"):
+            act(X)
 
 
 def test_the_structure_is_its_own():
@@ -373,3 +406,19 @@ def test_estimators_that_take_rows_as_they_are():
         for wrong, message in ((X[:, :-1], "has 39 features"), (X * np.nan, "contains NaN")):
             with pytest.raises(ValueError, match=message):
                 estimator.predict(wrong)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_partial_fit_that_is_refused_draws_nothing():
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    rng, found = np.random.default_rng(0), []
+    X, y = rows_of(rng, 300, 20, 0.2), rng.integers(0, 3, 300)
+    broken = X.copy()
+    broken.indices[-1] = -1
+    for refused in (False, True):
+        estimator = fastmlp.MLPClassifier((5,), random_state=0).partial_fit(X, y, classes=[0, 1, 2])
+        if refused:
+            with pytest.raises(ValueError, match="no sound sparse matrix"):
+                estimator.partial_fit(broken, y)
+        found.append(estimator.partial_fit(X, y).coefs_[0])
+    np.testing.assert_array_equal(*found)

@@ -20,18 +20,18 @@ class Writes:
 class SparseRows:
     shape: tuple[int, int]
     dtype: np.dtype[Any]
+    given: NDArray[Any]
     data: NDArray[Any]
     indices: NDArray[np.int32]
     indptr: NDArray[np.int64]
-    has_canonical_format: bool
     def __init__(
         self,
         data: NDArray[Any],
         indices: NDArray[Any],
         indptr: NDArray[Any],
         shape: tuple[int, ...],
+        dtype: Any = None,
     ) -> None: ...
-    def tocsr(self) -> SparseRows: ...
     def __len__(self) -> int: ...
 
 class Inference:

@@ -14,11 +14,12 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.math cimport INFINITY, isfinite, pow, sqrt
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from numpy import array, dtype as numpy_dtype, empty, ndarray, zeros
+import numpy as np
+from numpy import dtype as numpy_dtype, empty, ndarray
 
 from fastmlp.memory import check as check_memory
 

@@ -1,52 +1,74 @@
 # Rows of inputs as engines take them: a matrix, or a sparse one.
 
 
+@cython.final
 cdef class SparseRows:
     """A sparse matrix in compressed rows, as SciPy's CSR has it.
 
     Parameters
     ----------
-    data : C-contiguous ndarray of float32 or float64
-    indices, indptr : ndarrays of integers
-        Row b has the numbers from indptr[b] up to indptr[b + 1], in columns that increase. Of both it
-        keeps copies, which stay as they have been checked whatever becomes of the arrays.
+    data, indices, indptr : ndarrays
+        Row b has the numbers from indptr[b] up to indptr[b + 1]. Columns in another order are sorted, and
+        numbers in the same place summed, one after another as they come.
     shape : (n, n_columns)
+    dtype : of the numbers as the engines take them, or None for that of `data`
+
+    Attributes
+    ----------
+    data, indices, indptr
+        Numbers of `dtype`, C-contiguous, which may be the caller's; and where they are, in increasing
+        columns: copies that are read-only, so that they stay as they have been checked.
+    given : ndarray
+        The numbers before they were of that dtype.
 
     Raises
     ------
     ValueError
-        The columns of a row do not increase, or are not there, or the rows are not among the values.
+        The rows are not among the numbers, or a column is not in 0..n_columns - 1.
     """
 
     cdef readonly tuple shape
-    cdef readonly object dtype, data, indices, indptr
+    cdef readonly object dtype, given, data, indices, indptr
     cdef Pointer memory
     cdef fm_rows rows
 
-    has_canonical_format = True
-
-    def __init__(self, data, indices, indptr, shape):
-        cdef ptrdiff_t n = shape[0], n_columns = shape[1], n_values, wrong
+    def __cinit__(self, data, indices, indptr, shape, dtype=None):
+        cdef ptrdiff_t n = shape[0], n_columns = shape[1], n_values
+        cdef bint in_order = True
         cdef const int32_t[::1] column
         cdef const int64_t[::1] start
-        self.indptr = array(indptr, "int64")
-        start = self.indptr
-        if start.shape[0] != n + 1 or start[0] != 0:
-            raise ValueError(f"indptr of {n} rows is not {n + 1} numbers, 0 the first of them")
-        n_values = start[n]
-        if not 0 <= n_values <= min(len(data), len(indices)):
-            raise ValueError(f"indptr ends with {n_values}, but there are {len(data)} numbers in "
-                             f"data and {len(indices)} in indices")
-        self.indices = zeros(n_values + FM_CSR_AHEAD, "int32")
-        self.indices[:n_values] = indices[:n_values]
-        column = self.indices
+        self.shape = (n, n_columns)
+        if n_columns > INT32_MAX:
+            raise ValueError(f"{n_columns} columns, of which there may be {INT32_MAX}")
+        starts = np.array(indptr)
+        if starts.dtype.kind != "i" or starts.shape != (n + 1,) or starts[0] != 0:
+            raise ValueError(f"indptr is not {n + 1} integers, the first of them 0")
+        n_values = starts[n]
+        if not 0 <= n_values <= min(len(data), len(indices)) or (starts[1:] < starts[:-1]).any():
+            raise ValueError(f"indptr does not rise from 0 to at most the {len(data)} numbers of data "
+                             f"and the {len(indices)} of indices")
+        columns = np.array(indices[:n_values])
+        if columns.dtype.kind != "i" or n_values and not (
+            0 <= columns.min() and columns.max() < n_columns
+        ):
+            raise ValueError(f"indices are not integers in 0..{n_columns - 1}")
+        self.given, starts = data[:n_values], starts.astype("int64", copy=False)
+        padded = np.zeros(n_values + FM_CSR_AHEAD, "int32")
+        padded[:n_values] = columns
+        column, start = padded, starts
         with nogil:
-            wrong = _wrong_row(&column[0], &start[0], n, n_columns, n_values)
-        if wrong >= 0:
-            raise ValueError(f"the columns of row {wrong} do not increase, or not from 0 to "
-                             f"{n_columns - 1}, or it ends before it begins")
-        self.data, self.dtype, self.shape = data[:n_values], data.dtype, (n, n_columns)
-        self.memory = Pointer(self.data, n_values * data.itemsize)
+            in_order = _increase(&column[0], &start[0], n)
+        if not in_order:
+            self.given, columns, starts = _summed(self.given, columns, starts, n_columns)
+            padded = np.zeros(len(columns) + FM_CSR_AHEAD, "int32")
+            padded[:len(columns)] = columns
+            column, start = padded, starts
+        padded.flags.writeable = starts.flags.writeable = False
+        self.indices, self.indptr = padded[:start[n]], starts
+        with np.errstate(all="ignore"):  # what is lost, the caller may look for
+            self.data = np.require(self.given, dtype, ["C", "A"])
+        self.dtype = self.data.dtype
+        self.memory = Pointer(self.data, start[n] * self.data.itemsize)
         self.rows.values = self.memory.view.buf
         self.rows.columns = &column[0]
         self.rows.starts = &start[0]
@@ -54,28 +76,35 @@ cdef class SparseRows:
     def __len__(self):
         return self.shape[0]
 
-    def tocsr(self):
-        """Itself."""
-        return self
-
     cdef ptrdiff_t n_values(self) noexcept:
         return self.rows.starts[<ptrdiff_t>self.shape[0]]
 
 
-cdef ptrdiff_t _wrong_row(const int32_t *columns, const int64_t *starts, ptrdiff_t n,
-                          ptrdiff_t n_columns, ptrdiff_t n_values) noexcept nogil:
-    # the first that is not as SparseRows says, or -1
+cdef bint _increase(const int32_t *columns, const int64_t *starts, ptrdiff_t n) noexcept nogil:
+    # whether the columns of every row do
     cdef ptrdiff_t b, i
-    cdef int64_t least
     for b in range(n):
-        if not starts[b] <= starts[b + 1] <= n_values:
-            return b
-        least = 0
-        for i in range(starts[b], starts[b + 1]):
-            if not least <= columns[i] < n_columns:
-                return b
-            least = <int64_t>columns[i] + 1
-    return -1
+        for i in range(starts[b] + 1, starts[b + 1]):
+            if columns[i] <= columns[i - 1]:
+                return False
+    return True
+
+
+def _summed(numbers, columns, starts, n_columns):
+    # the same matrix with increasing columns, each once in every row
+    n = len(starts) - 1
+    rows = np.repeat(np.arange(n), np.diff(starts))
+    places = rows * n_columns + columns
+    order = np.argsort(places, kind="stable")
+    places = places[order]
+    is_first = np.ones(len(places), bool)
+    is_first[1:] = places[1:] != places[:-1]
+    totals = np.zeros(is_first.sum(), numbers.dtype)
+    with np.errstate(all="ignore"):
+        np.add.at(totals, np.cumsum(is_first) - 1, numbers[order])
+    places = places[is_first]
+    ends = np.cumsum(np.bincount(places // n_columns, minlength=n))
+    return totals, places % n_columns, np.concatenate([[0], ends])
 
 
 cdef ptrdiff_t _most_values(const fm_rows *X, const ptrdiff_t *order, ptrdiff_t n,

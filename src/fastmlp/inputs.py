@@ -43,7 +43,7 @@ class Sparse(Protocol):
         """Return it in compressed rows."""
 
 
-Inputs = ArrayLike | Sparse
+Inputs = ArrayLike | Sparse | SparseRows
 
 
 def as_features(X: ArrayLike, dtype: str, n_features: int, name: str = "X") -> Array:
@@ -55,35 +55,35 @@ def as_features(X: ArrayLike, dtype: str, n_features: int, name: str = "X") -> A
 
 def as_rows(X: Any, dtype: str, n_features: int, name: str = "X") -> Array | SparseRows:
     """Return an array as `as_features` does, and a sparse matrix of SciPy's as `SparseRows`."""
-    if not hasattr(X, "tocsr"):
+    if not isinstance(X, SparseRows) and not hasattr(X, "tocsr"):
         return as_features(X, dtype, n_features, name)
     _check_features(X.shape, n_features, name)
-    csr = _canonical(X.tocsr())
-    numbers = _numbers(csr.data, name)
-    values = contiguous(numbers, dtype, name)
-    first = first_nonfinite(values)
-    if first >= 0:
-        row = int(np.searchsorted(csr.indptr, first, "right")) - 1
-        _refuse(numbers[first], dtype, f"{name}[{row}, {csr.indices[first]}]")
-    if isinstance(csr, SparseRows) and values is csr.data:
-        return csr
-    return SparseRows(values, csr.indices, csr.indptr, csr.shape)
+    return _compressed(X if isinstance(X, SparseRows) else X.tocsr(), dtype, name)
 
 
 def sparse_rows(X: Any) -> Array | SparseRows:
-    """Return a CSR matrix that has been checked as `SparseRows`, and what is none as it is."""
+    """Return a CSR matrix of the model's dtype as `SparseRows`, and what is none as it is."""
     if isinstance(X, np.ndarray | SparseRows):
         return X
-    csr = _canonical(X)
-    return SparseRows(csr.data, csr.indices, csr.indptr, csr.shape)
+    return _compressed(X, X.dtype, "X")
 
 
-def _canonical(csr: Any) -> Any:
-    """Return a CSR matrix with increasing columns, each once, in every row."""
-    if not csr.has_canonical_format:
-        csr = csr.copy()
-        csr.sum_duplicates()
-    return csr
+def _compressed(csr: Any, dtype: Any, name: str) -> SparseRows:
+    rows: SparseRows = csr
+    if not isinstance(csr, SparseRows) or csr.dtype != dtype:
+        numbers = _numbers(csr.data, name)
+        _check_memory(numbers, np.dtype(dtype), name)
+        try:
+            rows = SparseRows(numbers, csr.indices, csr.indptr, csr.shape, dtype)
+        except ValueError as error:
+            raise ValueError(f"{name} is no sound sparse matrix: {error}") from None
+        except MemoryError as error:
+            raise MemoryError(f"no memory for {name} as {dtype}: {error}") from None
+    first = first_nonfinite(rows.data)
+    if first >= 0:
+        row = int(np.searchsorted(rows.indptr, first, "right")) - 1
+        _refuse(rows.given[first], str(rows.dtype), f"{name}[{row}, {rows.indices[first]}]")
+    return rows
 
 
 def _check_features(shape: tuple[int, ...], n_features: int, name: str) -> None:

@@ -17,6 +17,7 @@ from fastmlp.estimators.training import Rows, Run, build
 from fastmlp.estimators.training import session as session_of
 from fastmlp.estimators.validation import Validation, scorer
 from fastmlp.estimators.watch import Watch
+from fastmlp.inputs import sparse_rows
 from fastmlp.session import Session
 
 __all__ = ["batch_size", "descend", "end_epoch", "minimise", "non_finite", "rule"]
@@ -72,7 +73,7 @@ def descend(estimator: Any, rows: Rows, validation: Validation | None, watch: Wa
         if judge is not None and validation is not None:
             _judge_again(estimator, validation, judge)
     # What the loop looks up in every epoch, once.
-    X, targets, weight, order = rows.X, rows.targets, rows.sample_weight, rows.order
+    X, targets, weight, order = sparse_rows(rows.X), rows.targets, rows.sample_weight, rows.order
     shuffle = estimator._random_state.shuffle if estimator.shuffle else None
     max_iter, quiet = estimator.max_iter, watch.quiet
     path, every = estimator._checkpoint or (None, 1)
@@ -257,6 +258,7 @@ def minimise(estimator: Any, rows: Rows, validation: Validation | None, watch: W
         model = build(estimator, model.sizes, "float64")
         X, targets = X.astype(np.float64), _float64(targets)
         weight = None if weight is None else _float64(weight)
+    X = sparse_rows(X)
     session = Session(model, "sgd", engine=estimator.engine, n_threads=estimator.n_threads)
     decay = float(estimator.alpha) / float(X.shape[0] if weight is None else weight.sum())
     # scikit-learn minimises the mean squared error over the outputs along the gradient of its sum.

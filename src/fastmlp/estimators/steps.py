@@ -13,6 +13,7 @@ from fastmlp.estimators import training
 from fastmlp.estimators.parameters import CONSTRAINTS, check_together
 from fastmlp.estimators.solvers import batch_size, end_epoch, non_finite, rule
 from fastmlp.estimators.training import Rows
+from fastmlp.inputs import sparse_rows
 
 __all__ = ["checked", "offered", "quick"]
 
@@ -68,7 +69,7 @@ def checked(estimator: Any, X: Any, y: Any, sample_weight: Any, classes: Any) ->
 
 
 def _epoch(estimator: Any, rows: Rows) -> None:
-    network, n = estimator._network, len(rows.order)
+    network, n, X = estimator._network, len(rows.order), sparse_rows(rows.X)
     session, size = training.session(estimator), batch_size(estimator, n)
     # The order of a single batch is not what it learns by: its shuffle is drawn when all has
     # gone well, only so that the stream goes on, and copying the stream (40 us) is saved.
@@ -78,7 +79,7 @@ def _epoch(estimator: Any, rows: Rows) -> None:
         if shuffles:
             estimator._random_state.shuffle(rows.order)
         loss, penalty = session.epoch(
-            rows.X,
+            X,
             rows.targets,
             rows.order,
             size,
