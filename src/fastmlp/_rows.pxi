@@ -65,8 +65,7 @@ cdef class SparseRows:
             column, start = padded, starts
         padded.flags.writeable = starts.flags.writeable = False
         self.indices, self.indptr = padded[:start[n]], starts
-        with np.errstate(all="ignore"):  # what is lost, the caller may look for
-            self.data = np.require(self.given, dtype, ["C", "A"])
+        self.data = np.require(self.given, dtype, ["C", "A"])
         self.dtype = self.data.dtype
         self.memory = Pointer(self.data, start[n] * self.data.itemsize)
         self.rows.values = self.memory.view.buf
@@ -100,8 +99,7 @@ def _summed(numbers, columns, starts, n_columns):
     is_first = np.ones(len(places), bool)
     is_first[1:] = places[1:] != places[:-1]
     totals = np.zeros(is_first.sum(), numbers.dtype)
-    with np.errstate(all="ignore"):
-        np.add.at(totals, np.cumsum(is_first) - 1, numbers[order])
+    np.add.at(totals, np.cumsum(is_first) - 1, numbers[order])
     places = places[is_first]
     ends = np.cumsum(np.bincount(places // n_columns, minlength=n))
     return totals, places % n_columns, np.concatenate([[0], ends])

@@ -74,7 +74,8 @@ def _compressed(csr: Any, dtype: Any, name: str) -> SparseRows:
         numbers = _numbers(csr.data, name)
         _check_memory(numbers, np.dtype(dtype), name)
         try:
-            rows = SparseRows(numbers, csr.indices, csr.indptr, csr.shape, dtype)
+            with np.errstate(all="ignore"):  # what is lost is looked for below
+                rows = SparseRows(numbers, csr.indices, csr.indptr, csr.shape, dtype)
         except ValueError as error:
             raise ValueError(f"{name} is no sound sparse matrix: {error}") from None
         except MemoryError as error:
