@@ -1,6 +1,6 @@
 """The networks and batches that are raced, and the data they train on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -115,11 +115,6 @@ SETS = {
         Shape((784, 256, 128, 10), 128, 8192, dtype="float64"),
         Shape((4, 32, 16, 4), 10_000, 10_000),
     ],
-    "pictures": [
-        Shape(sizes, batch, 8192, source="mnist")
-        for sizes, batch in MAIN
-        if sizes[0] == 784 and MNIST.exists()
-    ],
     "one row": [
         Shape((64, 100, 10), 1, 1, task="predict"),
         Shape((784, 256, 128, 10), 1, 1, task="predict"),
@@ -132,4 +127,10 @@ SETS = {
         Shape((1024, 2048, 2048, 1000), 1000, 1000, task="predict"),
     ],
 }
+SETS["pictures"] = []
+if MNIST.exists():
+    SETS["pictures"] = [
+        *(replace(shape, source="mnist") for shape in SETS["main"] if shape.sizes[0] == 784),
+        *(replace(shape, source="mnist") for shape in SETS["many rows"] if shape.sizes[0] == 784),
+    ]
 SHAPES = {shape.name: shape for shapes in SETS.values() for shape in shapes}

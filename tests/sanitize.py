@@ -43,7 +43,7 @@ KERNELS_AND_CORE = [
         "model",
     ),
     *("options", "persist", "steps", "threads", "trainer", "training", "vector_math"),
-    "worked_examples",
+    *("worked_examples", "zeros"),
 ]
 PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
 LEFT_OUT = {
@@ -52,7 +52,7 @@ LEFT_OUT = {
         "tests/test_epoch.py::test_ctrl_c_is_answered_within_a_tenth_of_a_second",
     ],
 }
-THREADS = ["threads", "inference", "csr"]
+THREADS = ["threads", "inference", "csr", "zeros"]
 # Under the thread sanitizer a child that was forked beside threads cannot make others.
 FORKS = [
     "test_forks_in_the_middle_of_another_fit",
