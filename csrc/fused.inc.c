@@ -28,6 +28,7 @@
 #define vlargest R(vlargest)
 #define vtranspose R(vtranspose)
 #define vnonzero R(vnonzero)
+#define vstore_where R(vstore_where)
 #define vbits R(vbits)
 #define vreal R(vreal)
 #define iset1 R(iset1)

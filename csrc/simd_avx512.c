@@ -9,6 +9,7 @@ FM_TARGET_BEGIN("avx512f,avx2,fma,popcnt,prfchw")
 #define FM_ROWS(NV) ((NV) == 3 ? 8 : (NV) == 2 ? 12 : 16)
 #define FM_MOST_ROWS 16
 #define FM_ONE_ROW 16
+#define FM_STORES_WHERE 1
 
 // Writes i + first for every bit i of `bits`, in order, and perhaps 16 numbers more. Returns how many.
 INLINE int list_bits(uint32_t *list, uint32_t bits, uint32_t first)
@@ -73,6 +74,12 @@ INLINE float vsum_r32(V_r32 a)
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 INLINE float vlargest_r32(V_r32 a) { return _mm512_reduce_max_ps(a); }
+// Stores the lanes whose bit is set, one behind the other, and perhaps more. Returns how many.
+INLINE int vstore_where_r32(float *p, V_r32 a, uint32_t bits)
+{
+    _mm512_storeu_ps(p, _mm512_maskz_compress_ps((__mmask16)bits, a));
+    return _mm_popcnt_u32(bits);
+}
 INLINE uint32_t vnonzero_r32(V_r32 a) { return _mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_NEQ_UQ); }
 INLINE VI_r32 vbits_r32(V_r32 a) { return _mm512_castps_si512(a); }
 INLINE V_r32 vreal_r32(VI_r32 a) { return _mm512_castsi512_ps(a); }
@@ -165,6 +172,11 @@ INLINE double vsum_r64(V_r64 a)
     return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
 }
 INLINE double vlargest_r64(V_r64 a) { return _mm512_reduce_max_pd(a); }
+INLINE int vstore_where_r64(double *p, V_r64 a, uint32_t bits)
+{
+    _mm512_storeu_pd(p, _mm512_maskz_compress_pd((__mmask8)bits, a));
+    return _mm_popcnt_u32(bits);
+}
 INLINE uint32_t vnonzero_r64(V_r64 a) { return _mm512_cmp_pd_mask(a, _mm512_setzero_pd(), _CMP_NEQ_UQ); }
 INLINE VI_r64 vbits_r64(V_r64 a) { return _mm512_castpd_si512(a); }
 INLINE V_r64 vreal_r64(VI_r64 a) { return _mm512_castsi512_pd(a); }

@@ -9,25 +9,32 @@ INLINE const real *R(dense_row)(const fm_run *run, ptrdiff_t b)
     return (const real *)run->X.values + R(row_of)(run, b) * run->net.sizes[0];
 }
 
-// Writes up to where which of n <= 32 numbers x are not 0, each plus `first`; more than that may be written
-// over. Returns how many.
-INLINE ptrdiff_t R(list_nonzero)(uint32_t *columns, const real *x, ptrdiff_t first, ptrdiff_t n)
+// Lists which of up to 32 numbers x (n,) are not 0, and their columns, that of the first of x being k. FM_BLOCK
+// more of both may be written over. Returns how many.
+INLINE ptrdiff_t R(list_block)(uint32_t *columns, real *values, const real *x, ptrdiff_t k, ptrdiff_t n)
 {
-    uint32_t bits = 0;
-    for (ptrdiff_t j = 0; j < n; j += FM_LANES)
-        bits |= vnonzero(n - j < FM_LANES ? vload_n(x + j, (int)(n - j)) : vload(x + j)) << j;
-    return list_bits(columns, bits, (uint32_t)first);
+    uint32_t all = 0;
+    ptrdiff_t listed = 0;
+    for (ptrdiff_t j = 0; j < n; j += FM_LANES) {
+        const V v = n - j < FM_LANES ? vload_n(x + j, (int)(n - j)) : vload(x + j);
+        const uint32_t bits = vnonzero(v);
+#if FM_STORES_WHERE
+        listed += vstore_where(values + listed, v, bits);
+#endif
+        all |= bits << j;
+    }
+    const ptrdiff_t count = list_bits(columns, all, (uint32_t)k);
+    for (; listed < count; listed++) // where there is no instruction for it
+        values[listed] = x[columns[listed] - (uint32_t)k];
+    return count;
 }
 
-// Lists the numbers of a row (I,) that are not 0; up to FM_BLOCK columns more may be written over. Returns how
-// many.
+// The same for a row (I,).
 INLINE ptrdiff_t R(list_row)(uint32_t *columns, real *values, const real *row, ptrdiff_t I)
 {
     ptrdiff_t n = 0;
     for (ptrdiff_t k = 0; k < I; k += FM_BLOCK)
-        n += R(list_nonzero)(columns + n, row + k, k, R(min)(FM_BLOCK, I - k));
-    for (ptrdiff_t i = 0; i < n; i++)
-        values[i] = row[columns[i]];
+        n += R(list_block)(columns + n, values + n, row + k, k, R(min)(FM_BLOCK, I - k));
     return n;
 }
 
@@ -54,10 +61,11 @@ static int R(has_many_zeros)(const fm_run *run)
     enum { WORTH_PERCENT = 25 };
     const ptrdiff_t I = run->net.sizes[0], n = R(min)(R(ROWS_TO_LOOK_AT), run->B);
     uint32_t columns[2 * FM_BLOCK];
+    real values[2 * FM_BLOCK];
     ptrdiff_t left = 0;
     for (ptrdiff_t b = 0; b < n; b++)
         for (ptrdiff_t k = 0; k < I; k += FM_BLOCK)
-            left += R(list_nonzero)(columns, R(dense_row)(run, b) + k, k, R(min)(FM_BLOCK, I - k));
+            left += R(list_block)(columns, values, R(dense_row)(run, b) + k, k, R(min)(FM_BLOCK, I - k));
     return 100 * left < WORTH_PERCENT * n * I;
 }
 
