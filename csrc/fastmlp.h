@@ -154,6 +154,9 @@ double fm_sum_of_squares_float64(const double *x, ptrdiff_t n);
 // n_bytes of memory on a cache line, or NULL; and its end.
 void *fm_allocate(size_t n_bytes);
 void fm_release(void *memory);
+// The same for memory that is needed for a moment, again and again: what was given back is lent once more.
+void *fm_borrow(size_t n_bytes);
+void fm_give_back(void *memory);
 
 // Index of the first NaN or infinity among x[0..n), or -1.
 ptrdiff_t fm_first_nonfinite_float32(const float *x, ptrdiff_t n);

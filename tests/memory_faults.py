@@ -165,6 +165,7 @@ def trained_core(model):
 def cases():
     """Return every case by its name."""
     values = MLP([40, 20, 2], loss="squared_error", dtype="float64", seed=1)
+    wide = MLP([40, 40_000, 3], seed=1)  # which takes more than is kept from one call to the next
     found = {
         "a model": Operation(lambda model: MLP([40, 20, 3], seed=2).params),
         "a core": Operation(trained_core),
@@ -172,6 +173,7 @@ def cases():
         "forward": Operation(lambda model: model.forward(X)),
         "forward of another dtype": Operation(lambda model: model.forward(X.astype("d"))),
         "predict": Operation(lambda model: model.predict(X)),
+        "predict in much memory": Operation(lambda model: model.predict(X), wide),
         "predict a row": Operation(lambda model: model.predict(X[:1])),
         "predict values": Operation(lambda model: model.predict(X), values),
         "predict_proba": Operation(lambda model: model.predict_proba(X)),

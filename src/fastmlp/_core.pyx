@@ -24,14 +24,14 @@ from numpy import dtype as numpy_dtype, empty, ndarray
 from fastmlp.memory import check as check_memory
 
 from fastmlp._csrc cimport (
-    FM_ABSOLUTE_ERROR, FM_ADAM, FM_BINARY_CROSS_ENTROPY, FM_CSR_AHEAD, FM_ENGINE_CAPSULE, FM_EXP, FM_FLOAT32,
-    FM_FLOAT64, FM_GELU, FM_HUBER, FM_IDENTITY, FM_LEAKY_RELU, FM_LOG, FM_LOGISTIC,
+    FM_ABSOLUTE_ERROR, FM_ADAM, FM_BINARY_CROSS_ENTROPY, FM_CSR_AHEAD, FM_ENGINE_CAPSULE, FM_EXP,
+    FM_FLOAT32, FM_FLOAT64, FM_GELU, FM_HUBER, FM_IDENTITY, FM_LEAKY_RELU, FM_LOG, FM_LOGISTIC,
     FM_MATH_LOGISTIC, FM_MATH_TANH, FM_NONE, FM_NORMAL_CDF, FM_POISSON, FM_QUANTILE, FM_RELU, FM_SGD,
-    FM_SILU, FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR, FM_TANH, fm_allocate, fm_dropout_words, fm_engine,
-    fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_forks_so_far, fm_fused_engine,
+    FM_SILU, FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR, FM_TANH, fm_allocate, fm_borrow, fm_dropout_words,
+    fm_engine, fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_forks_so_far, fm_fused_engine,
     fm_gate, fm_gate_close, fm_gate_drop, fm_gate_enter, fm_gate_leave, fm_gate_make, fm_gate_open,
-    fm_gate_renew, fm_hold_forks, fm_let_fork, fm_net, fm_probe, fm_release, fm_rows, fm_run, fm_share_out,
-    fm_shuffle, fm_team_close, fm_team_open, fm_vector_math,
+    fm_gate_renew, fm_give_back, fm_hold_forks, fm_let_fork, fm_net, fm_probe, fm_release, fm_rows, fm_run,
+    fm_share_out, fm_shuffle, fm_team_close, fm_team_open, fm_vector_math,
 )
 
 ACTIVATIONS = {

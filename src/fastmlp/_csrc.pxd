@@ -93,6 +93,8 @@ cdef extern from "fastmlp.h" nogil:
     double fm_sum_of_squares_float64(const double *x, ptrdiff_t n)
     void *fm_allocate(size_t n_bytes)
     void fm_release(void *memory)
+    void *fm_borrow(size_t n_bytes)
+    void fm_give_back(void *memory)
     ptrdiff_t fm_first_nonfinite_float32(const float *x, ptrdiff_t n)
     ptrdiff_t fm_first_nonfinite_float64(const double *x, ptrdiff_t n)
 

@@ -245,7 +245,7 @@ cdef class Inference:
                     sent = self._go(&rows, n_writes, own)
             return sent
         finally:
-            fm_release(memory)
+            fm_give_back(memory)
             if rows.shares != &one:
                 free(rows.shares)
 
@@ -268,10 +268,10 @@ cdef class Inference:
             rows.n_shares -= 1
         if workspace + outputs > MOST_ROOM:
             check_memory(workspace + outputs, "the working space of the network")
-        memory = <char *>fm_allocate(rows.n_shares * (workspace + outputs))
+        memory = <char *>fm_borrow(rows.n_shares * (workspace + outputs))
         if memory == NULL and rows.n_shares > 1:
             rows.n_shares = 1
-            memory = <char *>fm_allocate(workspace + outputs)
+            memory = <char *>fm_borrow(workspace + outputs)
         if memory == NULL:
             raise MemoryError(
                 f"no memory for the {workspace + outputs} bytes of working space of the network"

@@ -44,7 +44,7 @@ cdef class SparseRows:
         if starts.dtype.kind != "i" or starts.shape != (n + 1,) or starts[0] != 0:
             raise ValueError(f"indptr is not {n + 1} integers, the first of them 0")
         n_values = starts[n]
-        if not 0 <= n_values <= min(len(data), len(indices)) or (starts[1:] < starts[:-1]).any():
+        if not 0 <= n_values <= min(len(data), len(indices)) or (starts[1:] < starts[:n]).any():
             raise ValueError(f"indptr does not rise from 0 to at most the {len(data)} numbers of data "
                              f"and the {len(indices)} of indices")
         columns = np.array(indices[:n_values])
@@ -97,7 +97,7 @@ def _summed(numbers, columns, starts, n_columns):
     order = np.argsort(places, kind="stable")
     places = places[order]
     is_first = np.ones(len(places), bool)
-    is_first[1:] = places[1:] != places[:-1]
+    is_first[1:] = places[1:] != places[:len(places) - 1]
     totals = np.zeros(is_first.sum(), numbers.dtype)
     np.add.at(totals, np.cumsum(is_first) - 1, numbers[order])
     places = places[is_first]
