@@ -105,6 +105,7 @@ def jax_jitted(shape: Shape, x, y, threads: int) -> Ready:
     import jax.numpy as jnp
 
     jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_x64", shape.dtype == "float64")
     jax.config.update("jax_default_matmul_precision", "highest")
     start = initial(shape)
     params = [
@@ -134,7 +135,7 @@ def onnx_runtime(shape: Shape, x, y, threads: int) -> Ready:
         nodes.append(helper.make_node("Gemm", [name, f"W{l}", f"b{l}"], [f"Z{l}"]))
         nodes.append(helper.make_node("Softmax" if last else "Relu", [f"Z{l}"], [f"A{l}"]))
         name = f"A{l}"
-    real = TensorProto.FLOAT
+    real = TensorProto.FLOAT if shape.dtype == "float32" else TensorProto.DOUBLE
     graph = helper.make_graph(
         nodes,
         "mlp",
