@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fastmlp import MLP, SGD
+from fastmlp._core import first_nonfinite
 from fastmlp.inputs import as_features, as_int, as_labels, as_real, as_values, as_weights
 
 N, N_IN, N_OUT = 7, 3, 4
@@ -144,6 +145,25 @@ class Sparse:
 
 
 SIGNALLING = np.array([0x7FF0000000000001], np.uint64).view(np.float64)[0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_first_that_is_not_finite(dtype):
+    """At every place of arrays that end in the middle of vectors and of blocks of 1,024."""
+    limits = np.finfo(dtype)
+    finite = [0, limits.max, limits.smallest_subnormal, limits.tiny, 1]
+    for n in [*range(1, 40), 1023, 1024, 1025, 2049]:
+        x = np.resize(np.array(finite, dtype), n) * np.resize([1, -1], n).astype(dtype)
+        assert first_nonfinite(x) == -1
+        for at in {*range(min(n, 40)), n // 2, *range(max(0, n - 5), n)}:
+            for bad in (np.nan, -np.nan, np.inf, -np.inf):
+                y = x.copy()
+                y[at] = bad
+                assert first_nonfinite(y) == at
+                y[at + n // 3 :] = bad  # others behind it make no difference
+                assert first_nonfinite(y) == at
+
+
 FINITE = "every value must be finite"
 BAD_FEATURES = {
     "scalar": (3.0, ValueError, r"X has shape \(\), expected \(n_samples, 3\)$"),
