@@ -105,8 +105,6 @@ def main() -> None:
         chosen = arguments.contender and ["fastmlp", *arguments.contender]
         for threads in arguments.threads:
             for shape in map(SHAPES.get, shapes):
-                if shape.rows == 1 and threads > 1:
-                    continue  # one row is no work for two
                 raced = race(shape, threads, arguments.rounds, chosen)
                 rows += raced
                 print(f"\n{report.details(raced)}", flush=True)

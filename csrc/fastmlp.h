@@ -80,7 +80,8 @@ typedef struct fm_run {
                                  // memory with it, and the step may make them change places
     void *workspace;             // both aligned to 64 bytes
     ptrdiff_t max_rows;          // the largest B of this run
-    int n_threads;               // how many threads its steps are to be laid out for
+    int n_threads;               // how many threads its steps are to be laid out for, or share a forward
+    int n_woken;                 // of those in a forward: how many are worth waking if they sleep
 
     const ptrdiff_t *rows;       // of this batch, or NULL for rows 0..B of X
     ptrdiff_t B;

@@ -1,17 +1,17 @@
 // Inference from the flat parameters, without panels.
 
-// C (B, O) = A (B, I) W (I, O) + b for flat parameters; A has rows lda and blocks `stride` apart. The
-// columns that do not fill a panel are copied into `rest`, (I + 1) rows of one.
+// The columns [o, end) of C (B, O) = A (B, I) W (I, O) + b for flat parameters, whole blocks of them unless
+// end is O; A has rows lda and blocks `stride` apart. Those that do not fill a panel are copied into `rest`,
+// (I + 1) rows of one.
 static void R(linear_forward)(real *C, const real *A, const real *flat, real *rest,
-                              const fm_layer *layer, ptrdiff_t B, ptrdiff_t lda, ptrdiff_t stride,
-                              ptrdiff_t out_stride, int epilogue)
+                              const fm_layer *layer, ptrdiff_t o, ptrdiff_t end, ptrdiff_t B, ptrdiff_t lda,
+                              ptrdiff_t stride, ptrdiff_t out_stride, int epilogue)
 {
     const ptrdiff_t I = layer->I, O = layer->O;
     const real *bias = flat + I * O;
-    ptrdiff_t o = 0;
-    while (B == 1 && O - o >= 4 * FM_LANES) {
+    while (B == 1 && end - o >= 4 * FM_LANES) {
         real row[FM_ONE_ROW * FM_LANES];
-        const ptrdiff_t left = (O - o) / FM_LANES;
+        const ptrdiff_t left = (end - o) / FM_LANES;
         const ptrdiff_t n = left >= FM_ONE_ROW ? FM_ONE_ROW : left >= 8 ? 8 : 4;
         if (n == FM_ONE_ROW)
             R(one_row_of)(row, A, flat + o, bias + o, stride, O, I, FM_ONE_ROW);
@@ -25,7 +25,7 @@ static void R(linear_forward)(real *C, const real *A, const real *flat, real *re
         }
         o += n * FM_LANES;
     }
-    const R(panels) widths = R(panels_of)(R(vectors)(O - o), 1);
+    const R(panels) widths = R(panels_of)(R(vectors)(end - o), 1);
     for (ptrdiff_t p = 0; p < widths.n; p++) {
         const int NV = R(panel_size)(widths, p);
         const real *P = flat + o, *init = bias + o;
@@ -62,33 +62,39 @@ static void R(linear_forward)(real *C, const real *A, const real *flat, real *re
     }
 }
 
-static void R(forward)(const fm_run *run, void *out, const fm_rows *X, ptrdiff_t B, int softmax)
+// What part `part` of n_parts computes of layer l: whole blocks of columns.
+static void R(forward_part)(const fm_run *run, const fm_rows *X, ptrdiff_t B, int l, int part, int n_parts)
 {
-    const fm_layer *layers = R(layers)(run);
     const fm_net *net = &run->net;
-    const real *A = X->values;
-    const ptrdiff_t out_stride = R(block_stride)(run), O = net->sizes[net->n_layers];
-    ptrdiff_t lda = net->sizes[0], stride = FM_BLOCK;
-    real *C = NULL;
-    for (const fm_layer *layer = layers; layer < layers + net->n_layers; layer++) {
-        const int activation = R(activation_of)(net, layer - layers);
-        C = R(at)(run, layer->out);
-        const real *flat = (const real *)run->params + layer->flat;
-        const int epilogue = activation == FM_RELU ? FM_STORE_RELU : FM_STORE;
-        if (layer == layers && X->columns)
-            R(csr_linear_forward)(C, X, flat, layer, B, out_stride, epilogue);
-        else if (layer > layers || !R(zeros_linear_forward)(run, C, A, flat, layer, B, out_stride, epilogue))
-            R(linear_forward)(C, A, flat, R(rest)(run), layer, B, lda, stride, out_stride, epilogue);
-        if (!R(is_in_tile)(activation))
-            R(activation_forward)(C, NULL, B, layer->O, out_stride, activation);
-        A = C;
-        lda = FM_BLOCK;
-        stride = out_stride;
-    }
+    const fm_layer *layer = R(layers)(run) + l;
+    const int activation = R(activation_of)(net, l);
+    const int epilogue = activation == FM_RELU ? FM_STORE_RELU : FM_STORE;
+    const ptrdiff_t out_stride = R(block_stride)(run), blocks = (layer->O + FM_BLOCK - 1) / FM_BLOCK;
+    const ptrdiff_t first = (blocks * part + n_parts - 1) / n_parts * FM_BLOCK;
+    const ptrdiff_t end = R(min)((blocks * (part + 1) + n_parts - 1) / n_parts * FM_BLOCK, layer->O);
+    if (first >= end)
+        return;
+    real *C = R(at)(run, layer->out);
+    const real *A = l == 0 ? X->values : R(at)(run, layer[-1].out);
+    const real *flat = (const real *)run->params + layer->flat;
+    const ptrdiff_t lda = l == 0 ? net->sizes[0] : FM_BLOCK, stride = l == 0 ? FM_BLOCK : out_stride;
+    if (l == 0 && X->columns)
+        R(csr_linear_forward)(C, X, flat, layer, B, out_stride, epilogue);
+    else if (l > 0 || n_parts > 1 || !R(zeros_linear_forward)(run, C, A, flat, layer, B, out_stride, epilogue))
+        R(linear_forward)(C, A, flat, R(rest)(run), layer, first, end, B, lda, stride, out_stride, epilogue);
+    if (!R(is_in_tile)(activation))
+        R(activation_forward)(C + R(column)(out_stride, first), NULL, B, end - first, out_stride, activation);
+}
+
+// The last layer's, or their softmax, as rows.
+static void R(outputs)(const fm_run *run, void *out, ptrdiff_t B, int softmax)
+{
+    const ptrdiff_t stride = R(block_stride)(run), L = run->net.n_layers, O = run->net.sizes[L];
+    real *Z = R(at)(run, R(layers)(run)[L - 1].out);
     if (softmax)
-        R(softmax)(C, B, O, out_stride);
+        R(softmax)(Z, B, O, stride);
     for (ptrdiff_t b = 0; b < B; b++)
         for (ptrdiff_t o = 0; o < O; o += FM_BLOCK)
-            memcpy((real *)out + b * O + o, C + R(column)(out_stride, o) + b * FM_BLOCK,
+            memcpy((real *)out + b * O + o, Z + R(column)(stride, o) + b * FM_BLOCK,
                    (size_t)R(min)(FM_BLOCK, O - o) * sizeof(real));
 }

@@ -49,7 +49,8 @@ typedef struct fm_functions {
     void (*load)(fm_run *run);
     void (*store)(const fm_run *run);
     int (*finite)(const fm_run *run);
-    void (*forward)(const fm_run *run, void *out, const fm_rows *X, ptrdiff_t B, int softmax);
+    void (*forward_part)(const fm_run *run, const fm_rows *X, ptrdiff_t B, int l, int part, int n_parts);
+    void (*outputs)(const fm_run *run, void *out, ptrdiff_t B, int softmax);
     void (*gather)(fm_run *run, ptrdiff_t first, ptrdiff_t last);
     void (*list_columns)(fm_run *run, int part, int n_parts);
     int (*lists_pay)(const fm_run *run);

@@ -4,6 +4,7 @@
 // Whoever waits spins first, for about the time that waking a thread would take, and then sleeps:
 // steps follow each other in microseconds, but more threads than processors must not spin.
 #include "pool.h"
+#include "fastmlp.h"
 
 #if defined(_WIN32) // one thread there, until there is a machine to test more on
 
@@ -20,14 +21,22 @@ void fm_team_run(fm_team *team, void (*work)(void *, int), void *argument)
 }
 void fm_team_barrier(fm_team *team) { (void)team; }
 void fm_team_close(fm_team *team) { (void)team; }
-ptrdiff_t fm_share_out(int n_threads, int max_workers, ptrdiff_t n_parts,
+ptrdiff_t fm_share_out(int n_threads, int n_woken, ptrdiff_t n_parts,
                        int (*work)(void *, int, ptrdiff_t), void *argument)
 {
-    (void)n_threads, (void)max_workers;
+    (void)n_threads, (void)n_woken;
     ptrdiff_t part = 0;
     while (part < n_parts && work(argument, 0, part++))
         ;
     return part;
+}
+void fm_share_stages(int n_threads, int n_woken, int n_stages, int n_parts,
+                     void (*work)(void *, int, int), void *argument)
+{
+    (void)n_threads, (void)n_woken;
+    for (int stage = 0; stage < n_stages; stage++)
+        for (int part = 0; part < n_parts; part++)
+            work(argument, stage, part);
 }
 int fm_forks_so_far(void) { return 0; }
 void fm_hold_forks(void) {}
@@ -49,14 +58,17 @@ void fm_gate_renew(fm_gate *gate) { (void)gate; }
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
+#include <time.h>
 
-enum { SPINS = 2000 };
+// Who waits turns round so often, and for as long as makes sure that whoever is called again SOON is awake.
+enum { SPINS = 2000, SOON = 20000 }; // nanoseconds, the latter
 
 #if defined(__x86_64__)
 #define RELAX() __builtin_ia32_pause()
 #elif defined(__aarch64__)
-#define RELAX() __asm__ volatile("yield")
+#define RELAX() __asm__ volatile("isb") // as long as a pause elsewhere, which "yield" is not
 #else
 #define RELAX() ((void)0)
 #endif
@@ -68,34 +80,45 @@ typedef struct ticker {
     pthread_cond_t changed;
 } ticker;
 
+// On a cache line of its own, which is all that goes from the caller's core to the worker's.
 typedef struct worker {
-    struct worker *next;          // while idle
-    struct worker *older;         // among all
-    ticker teams;                 // one more for every team that takes it
-    struct fm_team *team;         // that has taken it, until it comes
-    int thread;
+    _Atomic(struct fm_team *) team; // that has taken it, until it comes, or is no longer wanted
+    struct worker *next;          // while idle, or of the same team
+    int thread;                   // its number there
+    int seen;                     // its returns before that
+    ticker calls, returns;        // one more for every team that takes it, and that it comes back from
 } worker;
 
 struct fm_team {
+    // on a line, too: what a team needs that goes through stages of some microseconds
+    void (*take_part)(struct fm_team *, int thread); // what a worker does when it comes
+    void (*stage_work)(void *, int, int);
+    void *argument;
+    int n_stages;
+    atomic_int n_done;            // parts of all stages
+    _Atomic uint64_t begun;       // the stage, and a bit for each of its parts that somebody has begun
+    ptrdiff_t n_parts;            // of every stage, or of work without stages
+
     int size;
+    int is_little;                // whether what it shares out is
     int process;                  // in which it was opened
+    worker *workers;              // all but the caller
+
+    // of a team for job after job, to which all have to come
     ticker jobs;                  // one more for every job, and for the end
     ticker meetings;              // one more whenever all threads of a job have met
     atomic_int arrived;
     void (*work)(void *, int);    // NULL: the team is over
-    void *argument;
 
-    // of a team for the parts of one piece of work, to which its workers need not come
+    // of a team for the parts of one piece of work
     int (*part_work)(void *, int, ptrdiff_t);
-    ptrdiff_t n_parts;
     atomic_ptrdiff_t next_part;   // n_parts and beyond: none is left
     atomic_ptrdiff_t n_begun;     // where somebody has ended it, else n_parts
-    ticker done;                  // one more for everybody who has come, and found no more parts
 };
 
 static pthread_mutex_t pool_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t pool_once = PTHREAD_ONCE_INIT;
-static worker *idle, *newest;
+static worker *idle;
 static int n_workers;
 static int process; // one more after every fork, in the child
 
@@ -124,11 +147,20 @@ static void tick(ticker *t)
     }
 }
 
-static void wait_beyond(ticker *t, int seen)
+static int64_t nanoseconds(void)
 {
-    for (int i = 0; i < SPINS; i++) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+// Returns whether it was soon.
+static int wait_beyond(ticker *t, int seen)
+{
+    const int64_t start = nanoseconds();
+    for (int i = 0; i < SPINS || nanoseconds() - start < 2 * SOON; i++) {
         if (atomic_load_explicit(&t->value, memory_order_acquire) != seen)
-            return;
+            return 1;
         RELAX();
     }
     pthread_mutex_lock(&t->lock);
@@ -137,6 +169,7 @@ static void wait_beyond(ticker *t, int seen)
         pthread_cond_wait(&t->changed, &t->lock);
     atomic_fetch_sub(&t->sleepers, 1);
     pthread_mutex_unlock(&t->lock);
+    return 0;
 }
 
 void fm_team_barrier(fm_team *team)
@@ -174,33 +207,60 @@ static void do_parts(fm_team *team, int thread)
         }
 }
 
+// Little work, for which nobody is worth waking, is shared with those who wait for work without sleeping. When
+// work was last shared out: who calls again so soon will do so once more, and waking a thread pays after all,
+// since it waits so until the calls end. And until when little work is not shared, because a thread took long
+// over its part: it had no processor, and may lose it again.
+static _Atomic int64_t last_shared, crowded_until;
+enum { CROWDED = 100000000 }; // nanoseconds
+
+static void note_crowd(const fm_team *team)
+{
+    if (team->is_little)
+        atomic_store(&crowded_until, nanoseconds() + CROWDED);
+}
+
+static void do_stages(fm_team *team, int thread)
+{
+    const int n_parts = (int)team->n_parts;
+    const uint64_t all = (UINT64_C(1) << n_parts) - 1;
+    for (int spins = 0;;) {
+        uint64_t begun = atomic_load(&team->begun);
+        const int stage = (int)(begun >> FM_MOST_PARTS);
+        const uint64_t left = all & ~begun;
+        if (stage == team->n_stages)
+            return;
+        if (!left) { // the others will soon be done with theirs, unless they have no processor
+            if (++spins % SPINS == 0) {
+                if (thread == 0)
+                    note_crowd(team);
+                sched_yield();
+            }
+            RELAX();
+            continue;
+        }
+        // the same part at every call, where it is left: what it reads is in this core's cache
+        const int part = left >> thread & 1 ? thread : __builtin_ctzll(left);
+        if (!atomic_compare_exchange_weak(&team->begun, &begun, begun | UINT64_C(1) << part))
+            continue;
+        team->stage_work(team->argument, stage, part);
+        spins = 0;
+        if (atomic_fetch_add(&team->n_done, 1) + 1 == (stage + 1) * n_parts)
+            atomic_store(&team->begun, (uint64_t)(stage + 1) << FM_MOST_PARTS);
+    }
+}
+
 static void *worker_main(void *argument)
 {
     worker *self = argument;
-    for (int teams = 0;;) {
-        wait_beyond(&self->teams, teams);
-        pthread_mutex_lock(&pool_lock);
-        teams = atomic_load(&self->teams.value);
-        fm_team *team = self->team; // none, if it has come too late
-        self->team = NULL;
-        const int thread = self->thread;
-        pthread_mutex_unlock(&pool_lock);
-        if (!team)
+    for (int calls = 0;;) {
+        wait_beyond(&self->calls, calls);
+        calls = atomic_load(&self->calls.value);
+        fm_team *team = atomic_exchange(&self->team, NULL);
+        if (!team) // it has come too late
             continue;
-        const int has_parts = team->part_work != NULL;
-        if (has_parts)
-            do_parts(team, thread);
-        else
-            do_jobs(team, thread);
-        // Idle again, and told so; after that the team may be gone.
-        pthread_mutex_lock(&pool_lock);
-        self->next = idle;
-        idle = self;
-        if (has_parts)
-            tick(&team->done);
-        else
-            atomic_fetch_add(&team->arrived, 1);
-        pthread_mutex_unlock(&pool_lock);
+        team->take_part(team, self->thread);
+        tick(&self->returns); // before that the team may not go, after it the team may be gone
     }
     return NULL;
 }
@@ -216,7 +276,7 @@ static void release_pool(void) { pthread_mutex_unlock(&pool_lock); }
 static void forget_pool(void)
 {
     // The child has none of the workers: forget them, and let new ones be made when needed.
-    idle = newest = NULL;
+    idle = NULL;
     n_workers = 0;
     process++;
     pthread_mutex_init(&pool_lock, NULL);
@@ -347,9 +407,11 @@ static worker *take_worker(int max_workers)
         idle = w->next;
         return w;
     }
-    if (n_workers >= max_workers || !(w = malloc(sizeof *w)))
+    if (n_workers >= max_workers || !(w = fm_allocate(sizeof *w)))
         return NULL;
-    ticker_init(&w->teams);
+    ticker_init(&w->calls);
+    ticker_init(&w->returns);
+    atomic_init(&w->team, NULL);
     // Signals are for the threads of the program that uses us.
     sigset_t all, old;
     pthread_t thread;
@@ -358,26 +420,57 @@ static worker *take_worker(int max_workers)
     int failed = pthread_create(&thread, NULL, worker_main, w);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (failed) {
-        ticker_free(&w->teams);
-        free(w);
+        ticker_free(&w->calls);
+        ticker_free(&w->returns);
+        fm_release(w);
         return NULL;
     }
     pthread_detach(thread);
-    w->older = newest;
-    newest = w;
     n_workers++;
     return w;
 }
 
-// With pool_lock held: workers for a team, until it has n_threads.
-static void take_workers(fm_team *team, int n_threads, int max_workers)
+// Workers for a team: until it has n_woken threads any, new ones too, and after that, until it has n_threads,
+// such as wait without sleeping.
+static void take_workers(fm_team *team, int n_threads, int n_woken, int max_workers)
 {
-    worker *w;
-    while (team->size < n_threads && (w = take_worker(max_workers))) {
-        w->team = team;
+    team->size = 1;
+    team->process = process;
+    team->workers = NULL;
+    if (n_threads < 2)
+        return;
+    pthread_once(&pool_once, register_fork);
+    pthread_mutex_lock(&pool_lock);
+    while (team->size < n_threads && 
+           (team->size < n_woken || (idle && !atomic_load(&idle->calls.sleepers)))) {
+        worker *w = take_worker(max_workers);
+        if (!w)
+            break;
+        w->next = team->workers;
+        team->workers = w;
         w->thread = team->size++;
-        tick(&w->teams);
+        w->seen = atomic_load(&w->returns.value);
+        atomic_store(&w->team, team);
+        tick(&w->calls);
     }
+    pthread_mutex_unlock(&pool_lock);
+}
+
+// Waits for those who have come, and makes all of them idle. Returns whether they were soon done.
+static int return_workers(fm_team *team)
+{
+    int soon = 1;
+    worker *last = NULL;
+    for (worker *w = team->workers; w; last = w, w = w->next)
+        if (!atomic_exchange(&w->team, NULL))
+            soon &= wait_beyond(&w->returns, w->seen);
+    if (!last)
+        return 1;
+    pthread_mutex_lock(&pool_lock);
+    last->next = idle;
+    idle = team->workers;
+    pthread_mutex_unlock(&pool_lock);
+    return soon;
 }
 
 fm_team *fm_team_open(int n_threads, int max_workers)
@@ -387,16 +480,11 @@ fm_team *fm_team_open(int n_threads, int max_workers)
     fm_team *team = malloc(sizeof *team);
     if (!team)
         return NULL;
-    team->size = 1;
-    team->process = process;
-    team->part_work = NULL;
+    team->take_part = do_jobs;
     atomic_init(&team->arrived, 0);
     ticker_init(&team->jobs);
     ticker_init(&team->meetings);
-    pthread_once(&pool_once, register_fork);
-    pthread_mutex_lock(&pool_lock);
-    take_workers(team, n_threads, max_workers);
-    pthread_mutex_unlock(&pool_lock);
+    take_workers(team, n_threads, n_threads, max_workers);
     if (team->size == 1) {
         fm_team_close(team);
         return NULL;
@@ -431,49 +519,54 @@ void fm_team_close(fm_team *team)
     }
     team->work = NULL;
     tick(&team->jobs);
-    // The workers have no further use for the team once they have counted themselves idle.
-    while (atomic_load(&team->arrived) < team->size - 1)
-        sched_yield();
-    // The last of them has let go of the lock after counting; take it once to be sure.
-    pthread_mutex_lock(&pool_lock);
-    pthread_mutex_unlock(&pool_lock);
+    return_workers(team);
     ticker_free(&team->jobs);
     ticker_free(&team->meetings);
     free(team);
 }
 
-ptrdiff_t fm_share_out(int n_threads, int max_workers, ptrdiff_t n_parts,
+static void begin_sharing(fm_team *team, int n_threads, int n_woken)
+{
+    team->is_little = n_woken < n_threads;
+    if (team->is_little) {
+        const int64_t now = nanoseconds();
+        if (now < atomic_load(&crowded_until))
+            n_threads = n_woken;
+        else if (now - atomic_load(&last_shared) < SOON)
+            n_woken = n_threads;
+    }
+    take_workers(team, n_threads, n_woken, n_threads - 1);
+}
+
+static void end_sharing(fm_team *team)
+{
+    if (!return_workers(team))
+        note_crowd(team);
+    atomic_store(&last_shared, nanoseconds());
+}
+
+ptrdiff_t fm_share_out(int n_threads, int n_woken, ptrdiff_t n_parts,
                        int (*work)(void *, int, ptrdiff_t), void *argument)
 {
-    fm_team team = {.size = 1, .part_work = work, .n_parts = n_parts, .argument = argument};
+    fm_team team = {.take_part = do_parts, .part_work = work, .n_parts = n_parts, .argument = argument};
     atomic_init(&team.next_part, 0);
     atomic_init(&team.n_begun, n_parts);
-    ticker_init(&team.done);
-    if (n_threads > 1) {
-        pthread_once(&pool_once, register_fork);
-        pthread_mutex_lock(&pool_lock);
-        take_workers(&team, n_threads, max_workers);
-        pthread_mutex_unlock(&pool_lock);
-    }
+    begin_sharing(&team, n_threads, n_woken);
     do_parts(&team, 0);
-    if (team.size > 1) {
-        int came = team.size - 1;
-        pthread_mutex_lock(&pool_lock);
-        for (worker *w = newest; w; w = w->older)
-            if (w->team == &team) { // not yet here: idle as before
-                w->team = NULL;
-                w->next = idle;
-                idle = w;
-                came--;
-            }
-        pthread_mutex_unlock(&pool_lock);
-        for (int done; (done = atomic_load(&team.done.value)) < came;)
-            wait_beyond(&team.done, done);
-        pthread_mutex_lock(&pool_lock); // the last of them has let go of the team with the lock
-        pthread_mutex_unlock(&pool_lock);
-    }
-    ticker_free(&team.done);
+    end_sharing(&team);
     return atomic_load(&team.n_begun);
+}
+
+void fm_share_stages(int n_threads, int n_woken, int n_stages, int n_parts,
+                     void (*work)(void *, int, int), void *argument)
+{
+    fm_team team = {.take_part = do_stages, .stage_work = work, .n_stages = n_stages, .n_parts = n_parts,
+                    .argument = argument};
+    atomic_init(&team.begun, 0);
+    atomic_init(&team.n_done, 0);
+    begin_sharing(&team, n_threads, n_woken);
+    do_stages(&team, 0);
+    end_sharing(&team);
 }
 
 #endif

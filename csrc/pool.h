@@ -22,10 +22,17 @@ void fm_team_close(fm_team *team);
 
 // Runs work(argument, thread, part) for the parts 0..n_parts-1 in turn, each once, on up to n_threads threads
 // of which the caller is thread 0: whoever is free takes the next. A thread that comes too late, because waking
-// it takes longer than the work, is not waited for. Where work returns 0, no further part is begun. Returns
-// how many were done.
-ptrdiff_t fm_share_out(int n_threads, int max_workers, ptrdiff_t n_parts,
+// it takes longer than the work, is not waited for. Only n_woken of them are woken, besides those that have not
+// gone to sleep since the last work, or that calls in close succession keep awake. Where work returns 0, no
+// further part is begun. Returns how many were done.
+ptrdiff_t fm_share_out(int n_threads, int n_woken, ptrdiff_t n_parts,
                        int (*work)(void *argument, int thread, ptrdiff_t part), void *argument);
+
+// The same for n_stages stages of up to FM_MOST_PARTS parts each: work(argument, stage, part) for all parts of
+// one stage, in any order, then for those of the next. A thread takes the part of its own number where it can.
+enum { FM_MOST_PARTS = 32 };
+void fm_share_stages(int n_threads, int n_woken, int n_stages, int n_parts,
+                     void (*work)(void *argument, int stage, int part), void *argument);
 
 // How many forks lie between the first process that had workers and this one.
 int fm_forks_so_far(void);

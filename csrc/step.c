@@ -41,9 +41,32 @@ static void load(fm_run *run) { functions(run)->load(run); }
 static void store(const fm_run *run) { functions(run)->store(run); }
 static int all_finite(const fm_run *run) { return functions(run)->finite(run); }
 
+typedef struct forward_job {
+    const fm_run *run;
+    const fm_rows *X;
+    ptrdiff_t B;
+    int n_parts;
+} forward_job;
+
+static void forward_part(void *argument, int l, int part)
+{
+    const forward_job *job = argument;
+    functions(job->run)->forward_part(job->run, job->X, job->B, l, part, job->n_parts);
+}
+
+// Several threads share out the outputs of every layer.
 static void forward(fm_run *run, void *out, const fm_rows *X, ptrdiff_t B, int softmax)
 {
-    functions(run)->forward(run, out, X, B, softmax);
+    const int n_layers = (int)run->net.n_layers;
+    forward_job job = {run, X, B, 1};
+    if (run->n_threads > 1) {
+        job.n_parts = run->n_threads < FM_MOST_PARTS ? run->n_threads : FM_MOST_PARTS;
+        fm_share_stages(job.n_parts, run->n_woken, n_layers, job.n_parts, forward_part, &job);
+    } else {
+        for (int l = 0; l < n_layers; l++)
+            forward_part(&job, l, 0);
+    }
+    functions(run)->outputs(run, out, B, softmax);
 }
 
 typedef struct step_job {

@@ -46,9 +46,26 @@ def test_the_bits_do_not_depend_on_threads(level, dtype, activation):
         for what in WHAT:
             alone = network.infer(X, model.params, what)
             for n_threads in (2, 3, 8):
-                together = network.infer(X, model.params, what, lambda n=n_threads: n)
+                together = network.infer(X, model.params, what, lambda _, n=n_threads: n)
                 assert together.dtype == alone.dtype and together.shape == alone.shape
                 assert together.tobytes() == alone.tobytes(), (n, what, n_threads)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_outputs_of_layers_are_shared_out(level, dtype, activation):
+    """Those of few rows: more blocks of 32 than threads, as many, fewer, the last not whole."""
+    sizes = [21, 300, 64, 7, 97, 33]
+    model = fastmlp.MLP(sizes, activation=activation, dtype=dtype, seed=1)
+    network = inference(level, model)
+    for n in (1, 2, 7, 16, 31):
+        X = rows(n, 21, dtype)
+        alone = network.infer(X, model.params, PROBABILITIES).tobytes()
+        for n_threads in (2, 3, 5, 40):
+            for _ in range(5):  # whoever comes first
+                together = network.infer(X, model.params, PROBABILITIES, lambda _, k=n_threads: k)
+                assert together.tobytes() == alone, (n, n_threads)
 
 
 def test_threads_reach_what_users_call(many_threads):
@@ -125,19 +142,23 @@ class Threads:
 
     asked = 0
 
-    def __call__(self):
-        self.asked += 1
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, is_short):
+        self.asked.append(is_short)
         return 2
 
 
 def test_threads_are_asked_for_only_where_they_gain():
     for sizes, n, expected in (
-        ([64, 100, 10], 1, 0),
-        ([64, 100, 10], 500, 0),
-        ([64, 100, 10], 5000, 1),
-        ([1000, 1000, 1000], 1, 0),  # rows are what is shared out
-        ([1000, 1000, 1000], 15, 0),
-        ([1000, 1000, 1000], 16, 1),
+        ([64, 100, 10], 1, []),
+        ([64, 100, 10], 40, []),
+        ([64, 100, 10], 500, [True]),
+        ([64, 100, 10], 5000, [False]),
+        ([784, 256, 128, 10], 1, [True]),  # the outputs are what is shared out
+        ([1000, 1000, 1000], 2, [True]),
+        ([1000, 1000, 1000], 15, [False]),
     ):
         model, threads = fastmlp.MLP(sizes), Threads()
         network = inference(LEVELS[0], model, any_size=False)
@@ -145,10 +166,26 @@ def test_threads_are_asked_for_only_where_they_gain():
         assert threads.asked == expected, (sizes, n)
 
 
+def test_what_short_predictions_know_of_threads_is_soon_forgotten(monkeypatch):
+    found = 3
+    monkeypatch.setattr(engines, "fused_threads", lambda n=None: found if n is None else -n)
+    monkeypatch.setattr(engines, "_recent", (-np.inf, 1))
+    assert engines.threads_to_infer(True) == 3
+    found = 5
+    assert engines.threads_to_infer(True) == 3
+    assert engines.threads_to_infer(True, n_threads=2) == 2
+    assert engines.threads_to_infer(True, n_threads=9) == 3
+    assert engines.threads_to_infer(False) == 5
+    assert engines.threads_to_infer(False, n_threads=9) == -9  # which fused_threads was asked for
+    asked, _ = engines._recent
+    monkeypatch.setattr(engines, "_recent", (asked - 0.2, 3))
+    assert engines.threads_to_infer(True) == 5
+
+
 def test_blas_is_left_to_its_own_threads():
     model, threads = fastmlp.MLP([1000, 1000, 10]), Threads()
     inference("blas", model).infer(rows(100, 1000), model.params, OUTPUTS, threads)
-    assert threads.asked == 0
+    assert threads.asked == []
 
 
 @linux

@@ -165,13 +165,45 @@ static int shares_out(uint64_t seed)
     const ptrdiff_t n = draw(&seed, MOST_PARTS + 1);
     parts p = {.n_threads = 1 + (int)draw(&seed, 1 + MAX_WORKERS), .seed = (unsigned)seed,
                .last = draw(&seed, 2 * MOST_PARTS)};
-    const ptrdiff_t done = fm_share_out(p.n_threads, MAX_WORKERS, n, do_part, &p);
+    const int n_woken = (int)draw(&seed, 1 + p.n_threads);
+    const ptrdiff_t done = fm_share_out(p.n_threads, n_woken, n, do_part, &p);
     int as_told = done <= n && (p.last < n ? done > p.last : done == n);
     for (ptrdiff_t part = 0; part < MOST_PARTS; part++)
         as_told &= p.times[part] == (part < done);
     for (int thread = 0; thread <= MAX_WORKERS; thread++)
         as_told &= !p.wrong[thread];
     return as_told;
+}
+
+enum { MOST_STAGES = 6 };
+typedef struct stages {
+    int n_parts;
+    unsigned seed;
+    uint64_t sums[1 + MOST_STAGES][FM_MOST_PARTS]; // of each part, from those of all parts a stage before
+} stages;
+
+static void do_stage_part(void *argument, int stage, int part)
+{
+    stages *s = argument;
+    for (unsigned i = 0; i < (s->seed + (unsigned)(stage + part)) % 3 * 300; i++)
+        __asm__ volatile("");
+    for (int other = 0; other < s->n_parts; other++)
+        s->sums[stage + 1][part] += s->sums[stage][other] * (uint64_t)(part + 2);
+}
+
+// Whether every part of every stage was done once, after all those of the stage before.
+static int shares_stages(uint64_t seed)
+{
+    const int n_threads = 1 + (int)draw(&seed, 1 + MAX_WORKERS), n_stages = (int)draw(&seed, 1 + MOST_STAGES);
+    stages s = {.n_parts = 1 + (int)draw(&seed, FM_MOST_PARTS), .seed = (unsigned)seed};
+    for (int part = 0; part < s.n_parts; part++)
+        s.sums[0][part] = (uint64_t)(part + 1);
+    stages expected = s;
+    for (int stage = 0; stage < n_stages; stage++)
+        for (int part = 0; part < s.n_parts; part++)
+            do_stage_part(&expected, stage, part);
+    fm_share_stages(n_threads, (int)draw(&seed, 1 + n_threads), n_stages, s.n_parts, do_stage_part, &s);
+    return !memcmp(&s, &expected, sizeof s);
 }
 
 // Returns how many of a caller's results differ.
@@ -185,7 +217,7 @@ static void *call(void *argument)
         result alone = fit(seed, 0, NULL), together = fit(seed, 1, i % 4 == 3 ? &child : NULL);
         int wrong = !same(alone, together), status = 0;
         for (uint64_t k = 0; k < 10 && (child || CHILD_TEAMS); k++)
-            wrong |= !shares_out(seed + k);
+            wrong |= !shares_out(seed + k) | !shares_stages(seed + k);
         if (child == 0)
             _exit(wrong);
         if (child < 0 || (child > 1 && (waitpid(child, &status, 0) != child || status)))

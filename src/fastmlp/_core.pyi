@@ -51,7 +51,7 @@ class Inference:
         X: object,
         params: NDArray[Any],
         what: int,
-        threads: Callable[[], int] | None = None,
+        threads: Callable[[bool], int] | None = None,
     ) -> NDArray[Any] | None: ...
 
 class Core(Inference):

@@ -26,12 +26,12 @@ from fastmlp.memory import check as check_memory
 from fastmlp._csrc cimport (
     FM_ABSOLUTE_ERROR, FM_ADAM, FM_BINARY_CROSS_ENTROPY, FM_CSR_AHEAD, FM_ENGINE_CAPSULE, FM_EXP,
     FM_FLOAT32, FM_FLOAT64, FM_GELU, FM_HUBER, FM_IDENTITY, FM_LEAKY_RELU, FM_LOG, FM_LOGISTIC,
-    FM_MATH_LOGISTIC, FM_MATH_TANH, FM_NONE, FM_NORMAL_CDF, FM_POISSON, FM_QUANTILE, FM_RELU, FM_SGD,
-    FM_SILU, FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR, FM_TANH, fm_allocate, fm_borrow, fm_dropout_words,
-    fm_engine, fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_forks_so_far, fm_fused_engine,
-    fm_gate, fm_gate_close, fm_gate_drop, fm_gate_enter, fm_gate_leave, fm_gate_make, fm_gate_open,
-    fm_gate_renew, fm_give_back, fm_hold_forks, fm_let_fork, fm_net, fm_probe, fm_release, fm_rows, fm_run,
-    fm_share_out, fm_shuffle, fm_team_close, fm_team_open, fm_vector_math,
+    FM_MATH_LOGISTIC, FM_MATH_TANH, FM_MOST_PARTS, FM_NONE, FM_NORMAL_CDF, FM_POISSON, FM_QUANTILE, FM_RELU,
+    FM_SGD, FM_SILU, FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR, FM_TANH, fm_allocate, fm_borrow,
+    fm_dropout_words, fm_engine, fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_forks_so_far,
+    fm_fused_engine, fm_gate, fm_gate_close, fm_gate_drop, fm_gate_enter, fm_gate_leave, fm_gate_make,
+    fm_gate_open, fm_gate_renew, fm_give_back, fm_hold_forks, fm_let_fork, fm_net, fm_probe, fm_release,
+    fm_rows, fm_run, fm_share_out, fm_shuffle, fm_team_close, fm_team_open, fm_vector_math,
 )
 
 ACTIVATIONS = {
@@ -62,9 +62,11 @@ cdef double FLOPS_PER_THREAD = 3e6
 cdef ptrdiff_t MOST_ENTRIES = 0xFFFFFFFF
 # What an update of a parameter takes, in flops, where there may be hardly any others.
 cdef double FLOPS_OF_UPDATE = 10
-# Work of `infer` for which a thread is worth waking, and rows.
-cdef double FLOPS_TO_INFER = 5e6
-cdef ptrdiff_t ROWS_TO_INFER = 8
+# Work of `infer` that is worth a thread, if it is awake and if it has to be woken, and rows, of which fewer
+# than ROWS_TO_SHARE are not shared out, but the outputs of layers. A row less than FEW_ROWS takes as long as
+# those do, which is what it takes to read the weights.
+cdef double FLOPS_TO_INFER = 7e5, FLOPS_TO_WAKE = 5e6
+cdef ptrdiff_t ROWS_TO_INFER = 8, ROWS_TO_SHARE = 32, FEW_ROWS = 3
 
 
 LABEL = numpy_dtype("int64")

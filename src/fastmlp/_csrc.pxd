@@ -54,7 +54,7 @@ cdef extern from "fastmlp.h" nogil:
         void *backup
         void *workspace
         ptrdiff_t max_rows
-        int n_threads
+        int n_threads, n_woken
         const ptrdiff_t *rows
         ptrdiff_t B
         ptrdiff_t n_ahead
@@ -99,12 +99,13 @@ cdef extern from "fastmlp.h" nogil:
     ptrdiff_t fm_first_nonfinite_float64(const double *x, ptrdiff_t n)
 
 cdef extern from "pool.h" nogil:
+    enum: FM_MOST_PARTS
     ctypedef struct fm_team:
         pass
 
     fm_team *fm_team_open(int n_threads, int max_workers)
     ptrdiff_t fm_share_out(
-        int n_threads, int max_workers, ptrdiff_t n_parts,
+        int n_threads, int n_woken, ptrdiff_t n_parts,
         int (*work)(void *argument, int thread, ptrdiff_t part) noexcept nogil, void *argument)
     void fm_team_close(fm_team *team)
     int fm_forks_so_far()

@@ -28,6 +28,7 @@ cdef struct Rows:
     const fm_engine *engine
     Share *shares
     int n_shares
+    int n_sharing, n_woken  # threads that share out the outputs of layers, or 1; and that are woken
     ptrdiff_t n, n_parts, done  # rows; parts, and how many of them were done in earlier goes
     fm_rows X
     char *Z           # outputs, or NULL
@@ -147,8 +148,8 @@ cdef class Inference:
         """Outputs of the network for X: OUTPUTS (n, n_out), CLASSES (n,) or PROBABILITIES (n, n_out).
 
         X is a C-contiguous ndarray (n, n_in) of the network's dtype with n >= 1 and finite values, or
-        such SparseRows; of anything else None is returned. `threads` is asked how many may work, where there is enough for
-        several to do; None stands for one.
+        such SparseRows; of anything else None is returned. `threads` is asked how many may work, where there
+        is enough for several to do, and told whether that is little; None stands for one.
 
         Safe in many threads at once, and while another stores: the outputs are those of the
         parameters before or after.
@@ -191,7 +192,7 @@ cdef class Inference:
             out = empty((rows.n, self.n_out), self.dtype)
             memory = Pointer(out, rows.n * self.n_out * self.itemsize, True)
             rows.Z = <char *>memory.view.buf
-        rows.n_shares = self._n_threads(rows, threads)
+        self._share(rows, threads)
         n_writes = self.writes.count()
         sent = self._forward(rows[0], params, n_writes, False)
         if sent == CHANGED:
@@ -209,16 +210,33 @@ cdef class Inference:
         return (<size_t>view.buf % self.itemsize == 0
                 and PyBuffer_IsContiguous(<Py_buffer *>view, c"C"))
 
-    cdef int _n_threads(self, const Rows *rows, threads) except -1:
-        cdef ptrdiff_t n = rows.n, useful = n
-        cdef double multiplications = <double>self.n_params * n
+    cdef int _share(self, Rows *rows, threads) except -1:
+        # How many threads share out the rows or, if these are few and dense, the outputs of layers.
+        cdef ptrdiff_t n = rows.n, n_threads, useful = FM_MOST_PARTS
+        cdef double multiplications = <double>self.n_params * n, flops
+        cdef bint by_rows = rows.X.columns != NULL or n >= ROWS_TO_SHARE
+        rows.n_shares = rows.n_sharing = rows.n_woken = 1
         if threads is None or self.engine.level == NULL:  # BLAS has threads of its own
-            return 1
-        if not self.any_size:
-            if rows.X.columns != NULL:
-                multiplications -= (<double>self.n_in * n - rows.X.starts[n]) * self.sizes[1]
-            useful = <ptrdiff_t>min(2 * multiplications / FLOPS_TO_INFER, n / <double>ROWS_TO_INFER)
-        return 1 if useful < 2 else max(1, min(threads(), min(useful, 4096)))
+            return 0
+        if rows.X.columns != NULL:
+            multiplications -= (<double>self.n_in * n - rows.X.starts[n]) * self.sizes[1]
+        flops = 2 * multiplications
+        if self.any_size:
+            useful = n if by_rows else FM_MOST_PARTS
+        elif by_rows:
+            useful = <ptrdiff_t>min(flops / FLOPS_TO_INFER, n / <double>ROWS_TO_INFER)
+        else:
+            useful = <ptrdiff_t>min(max(flops, 2.0 * FEW_ROWS * self.n_params) / FLOPS_TO_INFER, FM_MOST_PARTS)
+        if useful < 2:
+            return 0
+        n_threads = threads(flops < 2 * FLOPS_TO_WAKE and not self.any_size)
+        n_threads = max(1, min(n_threads, min(useful, 4096)))
+        rows.n_woken = n_threads if self.any_size else <int>min(flops / FLOPS_TO_WAKE, 4096)
+        if by_rows:
+            rows.n_shares = n_threads
+        else:
+            rows.n_sharing = n_threads
+        return 0
 
     cdef int _forward(self, Rows rows, params, uint64_t n_writes, bint own) except -1:
         # In memory of its own, so that calls do not meet; CHANGED where the parameters, unless they
@@ -257,6 +275,7 @@ cdef class Inference:
         cdef fm_run *run = &rows.shares.run
         run[0] = self.run
         run.rule.kind = FM_NONE
+        run.n_threads, run.n_woken = rows.n_sharing, rows.n_woken
         run.is_sparse = rows.X.columns != NULL
         run.params = params
         run.max_rows = (rows.n + rows.n_parts - 1) // rows.n_parts
@@ -300,7 +319,7 @@ cdef class Inference:
             else:
                 rows.begun, rows.mine = _seconds(), 0
                 rows.done += fm_share_out(
-                    rows.n_shares, rows.n_shares - 1,
+                    rows.n_shares, rows.n_woken,
                     min(rows.n_parts - rows.done, rows.fair * rows.n_shares), _send, rows)
                 if _is_within(rows.begun, SIGNAL_INTERVAL / 2):
                     rows.fair *= 2

@@ -2,10 +2,12 @@
 
 import contextlib
 import functools
+import math
 import os
 import platform
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ __all__ = [
     "resolve",
     "show_config",
     "simd_level",
+    "threads_to_infer",
     "usable_threads",
 ]
 
@@ -104,6 +107,26 @@ def fused_threads(n_threads: int | None = None) -> int:
         return n_threads
     usable = usable_threads()
     return min(usable, _usable_cores() if n_threads is None else n_threads)
+
+
+def threads_to_infer(is_short: bool, n_threads: int | None = None) -> int:
+    """Return how many threads may share a prediction: as `fused_threads` has it.
+
+    For a short one the answer may be a tenth of a second old: asking takes as long as a row.
+    """
+    global _recent
+    if not is_short:
+        return fused_threads(n_threads)
+    now = time.monotonic()
+    asked, usable = _recent
+    if now - asked > 0.1:
+        usable = fused_threads()
+        _recent = now, usable
+    return usable if n_threads is None else min(n_threads, usable)
+
+
+# When `threads_to_infer` last asked, and the answer.
+_recent = -math.inf, 1
 
 
 def oversubscribed() -> bool:

@@ -384,9 +384,10 @@ class MLP:
         inference = self._inference
         if inference is None:
             inference = self._inference = self.inference()
-        threads: Callable[[], int] = engines.fused_threads
+        threads: Callable[[bool], int] | None = engines.threads_to_infer
         if n_threads is not None:
-            threads = partial(engines.fused_threads, as_int(n_threads, "n_threads", 1))
+            most = as_int(n_threads, "n_threads", 1)
+            threads = partial(engines.threads_to_infer, n_threads=most) if most > 1 else None
         result = inference.infer(X, self.params, what, threads)
         if result is not None:
             return result
