@@ -23,7 +23,7 @@ LEVELS = ("avx512", "avx2", "neon", "portable")
 BOTH_ENGINES = [f"csrc/{name}.c" for name in ("dropout", "finite", "norm")]
 CORE_SOURCES = [
     *(f"csrc/simd_{level}.c" for level in LEVELS),
-    *(f"csrc/{name}.c" for name in ("memory", "pool", "probe", "shuffle", "step")),
+    *(f"csrc/{name}.c" for name in ("gate", "memory", "pool", "probe", "shuffle", "step")),
 ]
 
 

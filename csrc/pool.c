@@ -39,18 +39,7 @@ void fm_share_stages(int n_threads, int n_woken, int n_stages, int n_parts,
             work(argument, stage, part);
 }
 int fm_forks_so_far(void) { return 0; }
-void fm_hold_forks(void) {}
-void fm_let_fork(void) {}
-
-struct fm_gate { int unused; };
-static fm_gate the_gate;
-fm_gate *fm_gate_make(void) { return &the_gate; }
-void fm_gate_drop(fm_gate *gate) { (void)gate; }
-void fm_gate_enter(fm_gate *gate) { (void)gate; }
-void fm_gate_leave(fm_gate *gate) { (void)gate; }
-void fm_gate_close(fm_gate *gate) { (void)gate; }
-void fm_gate_open(fm_gate *gate) { (void)gate; }
-void fm_gate_renew(fm_gate *gate) { (void)gate; }
+void fm_count_forks(void) {}
 
 #else
 
@@ -154,13 +143,12 @@ static int64_t nanoseconds(void)
     return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
-// Returns whether it was soon.
-static int wait_beyond(ticker *t, int seen)
+static void wait_beyond(ticker *t, int seen)
 {
     const int64_t start = nanoseconds();
     for (int i = 0; i < SPINS || nanoseconds() - start < 2 * SOON; i++) {
         if (atomic_load_explicit(&t->value, memory_order_acquire) != seen)
-            return 1;
+            return;
         RELAX();
     }
     pthread_mutex_lock(&t->lock);
@@ -169,7 +157,6 @@ static int wait_beyond(ticker *t, int seen)
         pthread_cond_wait(&t->changed, &t->lock);
     atomic_fetch_sub(&t->sleepers, 1);
     pthread_mutex_unlock(&t->lock);
-    return 0;
 }
 
 void fm_team_barrier(fm_team *team)
@@ -209,42 +196,50 @@ static void do_parts(fm_team *team, int thread)
 
 // Little work, for which nobody is worth waking, is shared with those who wait for work without sleeping. When
 // work was last shared out: who calls again so soon will do so once more, and waking a thread pays after all,
-// since it waits so until the calls end. And until when little work is not shared, because a thread took long
-// over its part: it had no processor, and may lose it again.
-static _Atomic int64_t last_shared, crowded_until;
-enum { CROWDED = 100000000 }; // nanoseconds
+// since it waits so until the calls end. And until when little work is not shared, because threads were late with
+// their parts three times in a SPELL: they have no processor. Once they may be while they read what has not been
+// in their caches.
+static _Atomic int64_t last_shared, last_late, late_before, crowded_until;
+enum { LATE = 30000, SPELL = 20000000, CROWDED = 50000000 }; // nanoseconds
 
-static void note_crowd(const fm_team *team)
+// Waiting for others, since then, is over.
+static void note_wait(const fm_team *team, int64_t since)
 {
-    if (team->is_little)
-        atomic_store(&crowded_until, nanoseconds() + CROWDED);
+    const int64_t now = nanoseconds();
+    if (!team->is_little || now - since < LATE)
+        return;
+    if (now - atomic_load(&late_before) < SPELL)
+        atomic_store(&crowded_until, now + CROWDED);
+    atomic_store(&late_before, atomic_exchange(&last_late, now));
 }
 
 static void do_stages(fm_team *team, int thread)
 {
     const int n_parts = (int)team->n_parts;
     const uint64_t all = (UINT64_C(1) << n_parts) - 1;
+    int64_t waits_since = 0;
     for (int spins = 0;;) {
         uint64_t begun = atomic_load(&team->begun);
         const int stage = (int)(begun >> FM_MOST_PARTS);
         const uint64_t left = all & ~begun;
-        if (stage == team->n_stages)
-            return;
         if (!left) { // the others will soon be done with theirs, unless they have no processor
-            if (++spins % SPINS == 0) {
-                if (thread == 0)
-                    note_crowd(team);
+            if (spins++ == 0)
+                waits_since = nanoseconds();
+            if (spins % SPINS == 0)
                 sched_yield();
-            }
             RELAX();
             continue;
         }
+        if (spins >= SPINS && thread == 0)
+            note_wait(team, waits_since);
+        spins = 0;
+        if (stage == team->n_stages)
+            return;
         // the same part at every call, where it is left: what it reads is in this core's cache
         const int part = left >> thread & 1 ? thread : __builtin_ctzll(left);
         if (!atomic_compare_exchange_weak(&team->begun, &begun, begun | UINT64_C(1) << part))
             continue;
         team->stage_work(team->argument, stage, part);
-        spins = 0;
         if (atomic_fetch_add(&team->n_done, 1) + 1 == (stage + 1) * n_parts)
             atomic_store(&team->begun, (uint64_t)(stage + 1) << FM_MOST_PARTS);
     }
@@ -265,12 +260,6 @@ static void *worker_main(void *argument)
     return NULL;
 }
 
-// Forks are held as long as anybody is in. Whoever wants to fork comes before those who want in, or
-// fits that overlap would keep it waiting.
-static pthread_mutex_t fork_lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t all_out = PTHREAD_COND_INITIALIZER, fork_over = PTHREAD_COND_INITIALIZER;
-static int n_in, n_forks;
-
 static void hold_pool(void) { pthread_mutex_lock(&pool_lock); }
 static void release_pool(void) { pthread_mutex_unlock(&pool_lock); }
 static void forget_pool(void)
@@ -283,121 +272,9 @@ static void forget_pool(void)
 }
 static void register_fork(void) { pthread_atfork(hold_pool, release_pool, forget_pool); }
 
-static void before_fork(void)
-{
-    pthread_mutex_lock(&fork_lock);
-    n_forks++;
-    while (n_in > 0)
-        pthread_cond_wait(&all_out, &fork_lock);
-}
-static void after_fork_parent(void)
-{
-    n_forks--;
-    pthread_cond_broadcast(&fork_over);
-    pthread_mutex_unlock(&fork_lock);
-}
-static void after_fork_child(void)
-{
-    n_in = n_forks = 0;
-    pthread_mutex_init(&fork_lock, NULL);
-    pthread_cond_init(&all_out, NULL);
-    pthread_cond_init(&fork_over, NULL);
-}
-// By the first who holds: what is registered last is called first before a fork, and OpenBLAS, which
-// registers as it is loaded, ends its threads there, whoever still waits for them.
-static pthread_once_t hold_once = PTHREAD_ONCE_INIT;
-static void register_hold(void)
-{
-    pthread_atfork(before_fork, after_fork_parent, after_fork_child);
-}
+void fm_count_forks(void) { pthread_once(&pool_once, register_fork); }
 
 int fm_forks_so_far(void) { return process; }
-
-void fm_hold_forks(void)
-{
-    pthread_once(&pool_once, register_fork);
-    pthread_once(&hold_once, register_hold);
-    pthread_mutex_lock(&fork_lock);
-    while (n_forks)
-        pthread_cond_wait(&fork_over, &fork_lock);
-    n_in++;
-    pthread_mutex_unlock(&fork_lock);
-}
-
-void fm_let_fork(void)
-{
-    pthread_mutex_lock(&fork_lock);
-    if (--n_in == 0)
-        pthread_cond_broadcast(&all_out);
-    pthread_mutex_unlock(&fork_lock);
-}
-
-struct fm_gate {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    int n_readers, closed, process;
-};
-
-static void begin(fm_gate *gate)
-{
-    pthread_mutex_init(&gate->lock, NULL);
-    pthread_cond_init(&gate->changed, NULL);
-    gate->n_readers = gate->closed = 0;
-    gate->process = process;
-}
-fm_gate *fm_gate_make(void)
-{
-    pthread_once(&pool_once, register_fork);
-    fm_gate *gate = malloc(sizeof *gate);
-    if (gate)
-        begin(gate);
-    return gate;
-}
-void fm_gate_drop(fm_gate *gate)
-{
-    if (gate && gate->process == process) {
-        pthread_cond_destroy(&gate->changed);
-        pthread_mutex_destroy(&gate->lock);
-    }
-    free(gate);
-}
-void fm_gate_renew(fm_gate *gate)
-{
-    if (gate->process != process)
-        begin(gate);
-}
-void fm_gate_enter(fm_gate *gate)
-{
-    pthread_mutex_lock(&gate->lock);
-    while (gate->closed)
-        pthread_cond_wait(&gate->changed, &gate->lock);
-    gate->n_readers++;
-    pthread_mutex_unlock(&gate->lock);
-}
-void fm_gate_leave(fm_gate *gate)
-{
-    pthread_mutex_lock(&gate->lock);
-    if (--gate->n_readers == 0 && gate->closed)
-        pthread_cond_broadcast(&gate->changed);
-    pthread_mutex_unlock(&gate->lock);
-}
-void fm_gate_close(fm_gate *gate)
-{
-    pthread_mutex_lock(&gate->lock);
-    while (gate->closed)
-        pthread_cond_wait(&gate->changed, &gate->lock);
-    gate->closed = 1;
-    while (gate->n_readers)
-        pthread_cond_wait(&gate->changed, &gate->lock);
-    pthread_mutex_unlock(&gate->lock);
-}
-void fm_gate_open(fm_gate *gate)
-{
-    pthread_mutex_lock(&gate->lock);
-    gate->closed = 0;
-    pthread_cond_broadcast(&gate->changed);
-    pthread_mutex_unlock(&gate->lock);
-}
 
 // With pool_lock held: an idle worker, or a new one.
 static worker *take_worker(int max_workers)
@@ -439,7 +316,7 @@ static void take_workers(fm_team *team, int n_threads, int n_woken, int max_work
     team->workers = NULL;
     if (n_threads < 2)
         return;
-    pthread_once(&pool_once, register_fork);
+    fm_count_forks();
     pthread_mutex_lock(&pool_lock);
     while (team->size < n_threads && 
            (team->size < n_woken || (idle && !atomic_load(&idle->calls.sleepers)))) {
@@ -456,21 +333,19 @@ static void take_workers(fm_team *team, int n_threads, int n_woken, int max_work
     pthread_mutex_unlock(&pool_lock);
 }
 
-// Waits for those who have come, and makes all of them idle. Returns whether they were soon done.
-static int return_workers(fm_team *team)
+// Waits for those who have come, and makes all of them idle.
+static void return_workers(fm_team *team)
 {
-    int soon = 1;
     worker *last = NULL;
     for (worker *w = team->workers; w; last = w, w = w->next)
         if (!atomic_exchange(&w->team, NULL))
-            soon &= wait_beyond(&w->returns, w->seen);
+            wait_beyond(&w->returns, w->seen);
     if (!last)
-        return 1;
+        return;
     pthread_mutex_lock(&pool_lock);
     last->next = idle;
     idle = team->workers;
     pthread_mutex_unlock(&pool_lock);
-    return soon;
 }
 
 fm_team *fm_team_open(int n_threads, int max_workers)
@@ -540,8 +415,9 @@ static void begin_sharing(fm_team *team, int n_threads, int n_woken)
 
 static void end_sharing(fm_team *team)
 {
-    if (!return_workers(team))
-        note_crowd(team);
+    const int64_t start = nanoseconds();
+    return_workers(team);
+    note_wait(team, start);
     atomic_store(&last_shared, nanoseconds());
 }
 

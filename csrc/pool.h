@@ -34,23 +34,8 @@ enum { FM_MOST_PARTS = 32 };
 void fm_share_stages(int n_threads, int n_woken, int n_stages, int n_parts,
                      void (*work)(void *argument, int stage, int part), void *argument);
 
-// How many forks lie between the first process that had workers and this one.
+// How many forks lie between the process that first counted them, or had workers, and this one.
+void fm_count_forks(void);
 int fm_forks_so_far(void);
-
-// Between these two calls no fork happens: for code whose locks a child could find taken for ever.
-void fm_hold_forks(void);
-void fm_let_fork(void);
-
-// A gate before memory that many threads read, each for a while, and one at a time writes. Who
-// writes closes it, which waits until the readers in it have left; who wants to enter meanwhile waits.
-typedef struct fm_gate fm_gate;
-fm_gate *fm_gate_make(void); // NULL without memory
-void fm_gate_drop(fm_gate *gate);
-void fm_gate_enter(fm_gate *gate);
-void fm_gate_leave(fm_gate *gate);
-void fm_gate_close(fm_gate *gate);
-void fm_gate_open(fm_gate *gate);
-// To be called before the gate is used where a fork may lie between: the child lacks the readers.
-void fm_gate_renew(fm_gate *gate);
 
 #endif

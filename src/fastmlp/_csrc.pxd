@@ -109,9 +109,10 @@ cdef extern from "pool.h" nogil:
         int (*work)(void *argument, int thread, ptrdiff_t part) noexcept nogil, void *argument)
     void fm_team_close(fm_team *team)
     int fm_forks_so_far()
+
+cdef extern from "gate.h" nogil:
     void fm_hold_forks()
     void fm_let_fork()
-
     ctypedef struct fm_gate:
         pass
 
