@@ -9,6 +9,7 @@ static void R(linear_forward)(real *C, const real *A, const real *flat, real *re
 {
     const ptrdiff_t I = layer->I, O = layer->O;
     const real *bias = flat + I * O;
+    const int is_far = B >= 8 && I * (end - o) * (ptrdiff_t)sizeof(real) > 4 * FM_CACHE;
     while (B == 1 && end - o >= 4 * FM_LANES) {
         real row[FM_ONE_ROW * FM_LANES];
         const ptrdiff_t left = (end - o) / FM_LANES;
@@ -50,13 +51,22 @@ static void R(linear_forward)(real *C, const real *A, const real *flat, real *re
             return;
         }
         const R(parts) tiles = R(parts_of)(B, FM_ROWS(NV));
-        R(strip) strip = {.P = P, .init = init, .stride = stride, .lda = lda, .ldp = ldp, .K = I,
-                          .epilogue = epilogue};
+        R(strip) strip = {.stride = stride, .lda = lda, .ldp = ldp};
         R(columns)(strip.at, out_stride, o, NV);
-        for (ptrdiff_t i = 0; i < tiles.n; i++) {
-            const ptrdiff_t b = R(part_start)(tiles, i);
-            R(strided_row_tiles)[NV - 1][R(part_size)(tiles, i) - 1](&strip, C + b * FM_BLOCK,
-                                                                     A + b * lda);
+        // what is far is read once, as much at a time as the first-level cache holds
+        const ptrdiff_t most = is_far && tiles.n > 1 ? R(BLOCKS) * FM_BLOCK : I;
+        for (ptrdiff_t k = 0; k < I; k += most) {
+            strip.P = P + k * ldp;
+            strip.init = k == 0 ? init : NULL;
+            strip.K = R(min)(most, I - k);
+            strip.epilogue = k + most < I ? FM_STORE : epilogue;
+            strip.is_far = is_far;
+            for (ptrdiff_t i = 0; i < tiles.n; i++) {
+                const ptrdiff_t b = R(part_start)(tiles, i);
+                R(strided_row_tiles)[NV - 1][R(part_size)(tiles, i) - 1](
+                    &strip, C + b * FM_BLOCK, A + k / FM_BLOCK * stride + b * lda);
+                strip.is_far = 0;
+            }
         }
         o += NV * FM_LANES;
     }

@@ -23,6 +23,7 @@ typedef struct R(strip) {
     ptrdiff_t lda, ldp;
     ptrdiff_t K;
     int epilogue;
+    int is_far;                  // whether rows of P are to be asked for before their turn
 } R(strip);
 
 // acc (M, NV vectors) += the number k of every row of A times p, the row of P at *P, which is left at the
@@ -49,12 +50,16 @@ enum { R(STRETCH) = FM_CACHE_1 / 2 / (WIDTH * (int)sizeof(real)), R(LONG) = 4 * 
 // C (M, NV vectors) = init + A (M, K) P (K, NV vectors), then relu, or the mask of dA by A > 0. A comes in
 // blocks of columns; the mask, which is read only where there is one, is in C's place of another matrix.
 // Meanwhile it asks for what comes next: every second k for a line of the next block of A, and of
-// `ahead`; in every block for a row of the place of the next results, `next` after C, and of the mask.
+// `ahead`; in every block for a row of the place of the next results, `next` after C, and of the mask. P of
+// users, which is_flat, has rows far apart: where they come from beyond the second-level cache it asks for them.
 INLINE void R(row_tile_of)(const R(strip) *of, real *restrict C, const real *restrict A,
                            const real *restrict mask, const real *ahead, ptrdiff_t next,
-                           const ptrdiff_t lda, const ptrdiff_t ldp, const int M, const int NV)
+                           const ptrdiff_t lda, const ptrdiff_t ldp, const int is_flat, const int M,
+                           const int NV)
 {
     enum { LINE = FM_ALIGN / sizeof(real) };
+    const ptrdiff_t soon = (256 / (M * NV) + 2) * ldp; // some 250 cycles
+    const int asks_for_P = is_flat && of->is_far;
     const real *P = of->P;
     const ptrdiff_t *at = of->at, asks = of->K > 4 * FM_BLOCK ? M : 0; // else all that is near
     V acc[FM_MOST_ROWS][FM_PANEL];
@@ -77,7 +82,12 @@ INLINE void R(row_tile_of)(const R(strip) *of, real *restrict C, const real *res
         const real *next_A = left > FM_BLOCK ? A + of->stride : A;
         ptrdiff_t k = 0;
         for (; k + 1 < n; k += 2, ahead += LINE, next_A += LINE) {
-            FM_PREFETCH(ahead);
+            for (int j = 0; asks_for_P && j < NV * FM_LANES; j += LINE) {
+                FM_PREFETCH(P + soon + j);
+                FM_PREFETCH(P + soon + ldp + j);
+            }
+            if (!is_flat)
+                FM_PREFETCH(ahead);
             R(add_row)(acc, four, lda, k, &P, ldp, M, NV);
             FM_PREFETCH(next_A);
             R(add_row)(acc, four, lda, k + 1, &P, ldp, M, NV);
@@ -272,12 +282,12 @@ static void R(column_sum)(real db[WIDTH], const real *D, const ptrdiff_t at[FM_P
                                        const real *mask, const real *ahead, ptrdiff_t next)     \
     {                                                                                          \
         if (EXISTS(m, nv))                                                                     \
-            R(row_tile_of)(of, C, A, mask, ahead, next, FM_BLOCK, (nv) * FM_LANES, m, nv);     \
+            R(row_tile_of)(of, C, A, mask, ahead, next, FM_BLOCK, (nv) * FM_LANES, 0, m, nv);  \
     }                                                                                          \
     static void R(strided_row_tile_##m##_##nv)(const R(strip) *of, real *C, const real *A)     \
     {                                                                                          \
         if (EXISTS(m, nv))                                                                     \
-            R(row_tile_of)(of, C, A, A, A, 0, of->lda, of->ldp, m, nv);                        \
+            R(row_tile_of)(of, C, A, A, A, 0, of->lda, of->ldp, 1, m, nv);                     \
     }                                                                                          \
     static void R(column_tile_##m##_##nv)(R(errands) *errands, const real *A, const real *D,   \
                                           const ptrdiff_t *at, ptrdiff_t K)                    \
