@@ -48,7 +48,6 @@ void fm_count_forks(void) {}
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <time.h>
 
 // Who waits turns round so often, and for as long as makes sure that whoever is called again SOON is awake.
@@ -80,7 +79,7 @@ typedef struct worker {
 
 struct fm_team {
     // on a line, too: what a team needs that goes through stages of some microseconds
-    void (*take_part)(struct fm_team *, int thread); // what a worker does when it comes
+    _Alignas(64) void (*take_part)(struct fm_team *, int thread); // what a worker does when it comes
     void (*stage_work)(void *, int, int);
     void *argument;
     int n_stages;
@@ -196,9 +195,9 @@ static void do_parts(fm_team *team, int thread)
 
 // Little work, for which nobody is worth waking, is shared with those who wait for work without sleeping. When
 // work was last shared out: who calls again so soon will do so once more, and waking a thread pays after all,
-// since it waits so until the calls end. And until when little work is not shared, because threads were late with
-// their parts three times in a SPELL: they have no processor. Once they may be while they read what has not been
-// in their caches.
+// since it waits so until the calls end. And until when little work is not shared, because threads were LATE
+// with their parts three times in a SPELL: they have no processor. Once they may be while they read what has
+// not been in their caches.
 static _Atomic int64_t last_shared, last_late, late_before, crowded_until;
 enum { LATE = 30000, SPELL = 20000000, CROWDED = 50000000 }; // nanoseconds
 
@@ -352,7 +351,7 @@ fm_team *fm_team_open(int n_threads, int max_workers)
 {
     if (n_threads < 2)
         return NULL;
-    fm_team *team = malloc(sizeof *team);
+    fm_team *team = fm_allocate(sizeof *team);
     if (!team)
         return NULL;
     team->take_part = do_jobs;
@@ -389,7 +388,7 @@ void fm_team_close(fm_team *team)
     if (!team)
         return;
     if (team->process != process) { // nobody is left, and the locks may be as a worker held them
-        free(team);
+        fm_release(team);
         return;
     }
     team->work = NULL;
@@ -397,7 +396,7 @@ void fm_team_close(fm_team *team)
     return_workers(team);
     ticker_free(&team->jobs);
     ticker_free(&team->meetings);
-    free(team);
+    fm_release(team);
 }
 
 static void begin_sharing(fm_team *team, int n_threads, int n_woken)

@@ -50,8 +50,9 @@ enum { R(STRETCH) = FM_CACHE_1 / 2 / (WIDTH * (int)sizeof(real)), R(LONG) = 4 * 
 // C (M, NV vectors) = init + A (M, K) P (K, NV vectors), then relu, or the mask of dA by A > 0. A comes in
 // blocks of columns; the mask, which is read only where there is one, is in C's place of another matrix.
 // Meanwhile it asks for what comes next: every second k for a line of the next block of A, and of
-// `ahead`; in every block for a row of the place of the next results, `next` after C, and of the mask. P of
-// users, which is_flat, has rows far apart: where they come from beyond the second-level cache it asks for them.
+// `ahead`; in every block for a row of the place of the next results, `next` after C, and of the mask. P
+// of users, which is_flat, has rows far apart: where these come from beyond the second-level cache, it asks for
+// them.
 INLINE void R(row_tile_of)(const R(strip) *of, real *restrict C, const real *restrict A,
                            const real *restrict mask, const real *ahead, ptrdiff_t next,
                            const ptrdiff_t lda, const ptrdiff_t ldp, const int is_flat, const int M,

@@ -64,6 +64,8 @@ FORKS = [
     "test_a_fork_in_a_signal_handler_in_the_middle_of_gradients",
     "test_a_fork_in_the_middle_of_a_prediction_leaves_two",
 ]
+# And this takes minutes there.
+SLOW = "tests/test_inference.py::test_an_interrupt_ends_a_prediction_in_many_threads"
 COMMANDS = {
     "address": [
         *PYTEST,
@@ -73,6 +75,7 @@ COMMANDS = {
     "thread": [
         *PYTEST,
         *(f"--deselect=tests/test_{name}.py::{test}" for name in THREADS for test in FORKS),
+        f"--deselect={SLOW}",
         *(f"tests/test_{name}.py" for name in THREADS),
         "tests/test_concurrency.py",
     ],
