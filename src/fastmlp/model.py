@@ -203,8 +203,8 @@ class MLP:
         X : array-like or sparse matrix (n_samples, n_in), finite
         n_threads : int or None
             How many threads may share the work, where there is enough to gain by it: rows, or where
-            they are few the outputs of wide layers. None takes one for every core. The results are the same bits for any number. Where there is
-            only the BLAS engine, it is left to BLAS.
+            they are few the outputs of wide layers. None takes one for every core. The results are
+            the same bits for any number. Where there is only the BLAS engine, it is left to BLAS.
 
         Returns
         -------
