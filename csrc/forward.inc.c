@@ -10,21 +10,10 @@ static void R(linear_forward)(real *C, const real *A, const real *flat, real *re
     const ptrdiff_t I = layer->I, O = layer->O;
     const real *bias = flat + I * O;
     const int is_far = B >= 8 && I * (end - o) * (ptrdiff_t)sizeof(real) > 4 * FM_CACHE;
-    while (B == 1 && end - o >= 4 * FM_LANES) {
-        real row[FM_ONE_ROW * FM_LANES];
-        const ptrdiff_t left = (end - o) / FM_LANES;
-        const ptrdiff_t n = left >= FM_ONE_ROW ? FM_ONE_ROW : left >= 8 ? 8 : 4;
-        if (n == FM_ONE_ROW)
-            R(one_row_of)(row, A, flat + o, bias + o, stride, O, I, FM_ONE_ROW);
-        else if (n == 8)
-            R(one_row_of)(row, A, flat + o, bias + o, stride, O, I, 8);
-        else
-            R(one_row_of)(row, A, flat + o, bias + o, stride, O, I, 4);
-        for (ptrdiff_t j = 0; j < n * FM_LANES; j += FM_LANES) {
-            V c = vload(row + j);
-            vstore(C + R(column)(out_stride, o + j), epilogue == FM_STORE_RELU ? vkeep(c, c) : c);
-        }
-        o += n * FM_LANES;
+    for (ptrdiff_t n = 1; n > 0; o += n * FM_LANES) {
+        const R(strip) few = {.P = flat + o, .init = bias + o, .stride = stride, .lda = lda, .ldp = O, .K = I,
+                              .epilogue = epilogue};
+        n = R(few_rows)(&few, C, A, out_stride, o, B, (end - o) / FM_LANES);
     }
     const R(panels) widths = R(panels_of)(R(vectors)(end - o), 1);
     for (ptrdiff_t p = 0; p < widths.n; p++) {

@@ -8,7 +8,9 @@ FM_TARGET_BEGIN("avx2,fma,prfchw")
 #define FM_PANEL 2
 #define FM_ROWS(NV) ((NV) == 2 ? 6 : 12)
 #define FM_MOST_ROWS 12
+#define FM_REGISTERS 16
 #define FM_ONE_ROW 8
+#define FM_FEW_ROWS 3
 
 #define list_bits fm_list_bits
 

@@ -8,7 +8,9 @@ FM_TARGET_BEGIN("avx512f,avx2,fma,popcnt,prfchw")
 #define FM_PANEL 3
 #define FM_ROWS(NV) ((NV) == 3 ? 8 : (NV) == 2 ? 12 : 16)
 #define FM_MOST_ROWS 16
+#define FM_REGISTERS 32
 #define FM_ONE_ROW 16
+#define FM_FEW_ROWS 4
 #define FM_STORES_WHERE 1
 
 // Writes i + first for every bit i of `bits`, in order, and perhaps 16 numbers more. Returns how many.

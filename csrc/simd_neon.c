@@ -8,7 +8,9 @@
 #define FM_PANEL 3
 #define FM_ROWS(NV) ((NV) == 3 ? 8 : (NV) == 2 ? 12 : 16)
 #define FM_MOST_ROWS 16
+#define FM_REGISTERS 32
 #define FM_ONE_ROW 16
+#define FM_FEW_ROWS 4
 
 #define list_bits fm_list_bits
 

@@ -12,7 +12,9 @@
 #define FM_PANEL 2
 #define FM_ROWS(NV) ((NV) == 2 ? 4 : 8)
 #define FM_MOST_ROWS 8
+#define FM_REGISTERS 16
 #define FM_ONE_ROW 8
+#define FM_FEW_ROWS 1
 
 #define vfma_in_place_r32 vfma_r32
 #define vfma_in_place_r64 vfma_r64

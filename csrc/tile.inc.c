@@ -109,26 +109,65 @@ INLINE void R(row_tile_of)(const R(strip) *of, real *restrict C, const real *res
         }
 }
 
-// One row: C (N vectors) = init + a (K,) P (K, N vectors), a in blocks like A above. With few outputs
-// at a time a single row would wait for its own sums.
-INLINE void R(one_row_of)(real *restrict C, const real *restrict a, const real *restrict P,
-                          const real *restrict init, ptrdiff_t stride, ptrdiff_t ldp, ptrdiff_t K,
-                          const int N)
+// Few rows: C (M, N vectors) = init + A (M, K) P (K, N vectors), then relu. A panel at a time, so few would wait
+// for their own sums, and for weights of which little lies together.
+INLINE void R(few_rows_of)(const R(strip) *of, real *restrict C, const real *restrict A, ptrdiff_t out_stride,
+                           ptrdiff_t o, const int M, const int N)
 {
-    V acc[FM_ONE_ROW];
+    V acc[4][16];
+    const real *P = of->P;
     FM_UNROLL
-    for (int j = 0; j < N; j++)
-        acc[j] = vload(init + j * FM_LANES);
-    for (ptrdiff_t left = K; left > 0; left -= FM_BLOCK, a += stride)
-        for (ptrdiff_t k = 0; k < (left < FM_BLOCK ? left : FM_BLOCK); k++, P += ldp) {
-            V x = vset1(a[k]);
+    for (int r = 0; r < M; r++)
+        FM_UNROLL
+        for (int j = 0; j < N; j++)
+            acc[r][j] = vload(of->init + j * FM_LANES);
+    for (ptrdiff_t left = of->K; left > 0; left -= FM_BLOCK, A += of->stride)
+        for (ptrdiff_t k = 0; k < (left < FM_BLOCK ? left : FM_BLOCK); k++, P += of->ldp) {
+            V x[4];
             FM_UNROLL
-            for (int j = 0; j < N; j++)
-                acc[j] = vfma(x, vload(P + j * FM_LANES), acc[j]);
+            for (int r = 0; r < M; r++)
+                x[r] = vset1(A[r * of->lda + k]);
+            FM_UNROLL
+            for (int j = 0; j < N; j++) {
+                const V p = vload(P + j * FM_LANES);
+                FM_UNROLL
+                for (int r = 0; r < M; r++)
+                    acc[r][j] = M == 1 ? vfma(x[r], p, acc[r][j]) : vfma_in_place(x[r], p, acc[r][j]);
+            }
         }
     FM_UNROLL
-    for (int j = 0; j < N; j++)
-        vstore(C + j * FM_LANES, acc[j]);
+    for (int j = 0; j < N; j++) {
+        real *to = C + R(column)(out_stride, o + j * FM_LANES);
+        FM_UNROLL
+        for (int r = 0; r < M; r++) {
+            const V c = acc[r][j];
+            vstore(to + r * FM_BLOCK, of->epilogue == FM_STORE_RELU ? vkeep(c, c) : c);
+        }
+    }
+}
+
+// As many of `left` vectors of columns from o on as B rows go well with; returns how many, or 0.
+static ptrdiff_t R(few_rows)(const R(strip) *of, real *C, const real *A, ptrdiff_t out_stride, ptrdiff_t o,
+                             ptrdiff_t B, ptrdiff_t left)
+{
+#define TAKE(m, n)                                                                             \
+    if (B == (m) && left >= (n) && (m) <= FM_FEW_ROWS && (m) * ((n) + 1) < FM_REGISTERS) {     \
+        R(few_rows_of)(of, C, A, out_stride, o, m, n);                                         \
+        return n;                                                                              \
+    }
+    TAKE(1, FM_ONE_ROW)
+    TAKE(1, 8)
+    TAKE(1, 4)
+    TAKE(2, 12)
+    TAKE(2, 8)
+    TAKE(2, 6)
+    TAKE(2, 4)
+    TAKE(3, 8)
+    TAKE(3, 4)
+    TAKE(4, 6)
+    TAKE(4, 4)
+#undef TAKE
+    return 0;
 }
 
 // acc (M, NV vectors) += a^T d, where d is a row of D, columns `at`, and a lies at D + a.

@@ -30,6 +30,9 @@ def covering():
     # few outputs, of fewer rows than a vector has lanes, as many, and more
     for n in range(1, 13):
         cases += [(7, 33, n), (16, 40, n), (37, 15, n)]
+    # few rows through a wide layer: every number of vectors that goes at once, and what is left
+    for n in range(1, 6):
+        cases += [(n, 70, O) for O in (32, 64, 96, 128, 195, 257, 400)]
     # sums of as much as a row tile does at a time, 192 or 576 (portable 1152 in float32), of one
     # more, and of three times that
     for n in (192, 193, 576, 577, 1153, 1729):
