@@ -109,7 +109,7 @@ INLINE void R(row_tile_of)(const R(strip) *of, real *restrict C, const real *res
         }
 }
 
-// Few rows: C (M, N vectors) = init + A (M, K) P (K, N vectors), then relu. A panel at a time, so few would wait
+// Few rows: C (M, N vectors) = init + A (M, K) P (K, N vectors), then relu. A panel at a time, they would wait
 // for their own sums, and for weights of which little lies together.
 INLINE void R(few_rows_of)(const R(strip) *of, real *restrict C, const real *restrict A, ptrdiff_t out_stride,
                            ptrdiff_t o, const int M, const int N)
