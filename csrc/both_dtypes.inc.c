@@ -1,7 +1,8 @@
 // The fused engine for one instruction set, float32 and float64. The including file has defined
 // FM_LEVEL, FM_PANEL (vectors of outputs of the widest tile), FM_ROWS(NV) (of the tallest tile of NV
-// vectors), FM_MOST_ROWS (the largest of them), FM_ONE_ROW (vectors of outputs of a single row; 8
-// to 16), FM_FEW_ROWS (so many go likewise; at most 4), FM_REGISTERS, FM_LANES_FLOAT32, FM_LANES_FLOAT64 and the operations on vectors.
+// vectors), FM_MOST_ROWS (the largest of them), FM_ONE_ROW (vectors of outputs of a single row; 8 to 16),
+// FM_FEW_ROWS (so many go likewise; at most 4), FM_REGISTERS, FM_LANES_FLOAT32, FM_LANES_FLOAT64 and the
+// operations on vectors.
 
 #define real float
 #define R(name) name##_r32
