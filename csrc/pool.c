@@ -88,7 +88,7 @@ struct fm_team {
     ptrdiff_t n_parts;            // of every stage, or of work without stages
 
     int size;
-    int is_little;                // whether what it shares out is
+    int is_little;                // whether what it shares out is worth waking nobody
     int process;                  // in which it was opened
     worker *workers;              // all but the caller
 
@@ -195,11 +195,11 @@ static void do_parts(fm_team *team, int thread)
 
 // Little work, for which nobody is worth waking, is shared with those who wait for work without sleeping. When
 // work was last shared out: who calls again so soon will do so once more, and waking a thread pays after all,
-// since it waits so until the calls end. And until when little work is not shared, because threads were LATE
-// with their parts three times in a SPELL: they have no processor. Once they may be while they read what has
-// not been in their caches.
+// since it waits so until the calls end. And until when little work is not shared, because a thread was
+// VERY_LATE with its part, or threads were LATE three times in a SPELL: they have no processor. Once they may
+// be LATE while they read what has not been in their caches.
 static _Atomic int64_t last_shared, last_late, late_before, crowded_until;
-enum { LATE = 30000, SPELL = 20000000, CROWDED = 50000000 }; // nanoseconds
+enum { LATE = 30000, VERY_LATE = 500000, SPELL = 20000000, CROWDED = 50000000 }; // nanoseconds
 
 // Waiting for others, since then, is over.
 static void note_wait(const fm_team *team, int64_t since)
@@ -207,7 +207,7 @@ static void note_wait(const fm_team *team, int64_t since)
     const int64_t now = nanoseconds();
     if (!team->is_little || now - since < LATE)
         return;
-    if (now - atomic_load(&late_before) < SPELL)
+    if (now - since > VERY_LATE || now - atomic_load(&late_before) < SPELL)
         atomic_store(&crowded_until, now + CROWDED);
     atomic_store(&late_before, atomic_exchange(&last_late, now));
 }
@@ -401,8 +401,8 @@ void fm_team_close(fm_team *team)
 
 static void begin_sharing(fm_team *team, int n_threads, int n_woken)
 {
-    team->is_little = n_woken < n_threads;
-    if (team->is_little) {
+    team->is_little = n_woken < 2;
+    if (n_woken < n_threads) {
         const int64_t now = nanoseconds();
         if (now < atomic_load(&crowded_until))
             n_threads = n_woken;

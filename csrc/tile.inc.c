@@ -132,7 +132,7 @@ INLINE void R(few_rows_of)(const R(strip) *of, real *restrict C, const real *res
                 const V p = vload(P + j * FM_LANES);
                 FM_UNROLL
                 for (int r = 0; r < M; r++)
-                    acc[r][j] = M == 1 ? vfma(x[r], p, acc[r][j]) : vfma_in_place(x[r], p, acc[r][j]);
+                    acc[r][j] = vfma_in_place(x[r], p, acc[r][j]);
             }
         }
     FM_UNROLL

@@ -26,7 +26,7 @@ from fastmlp.memory import check as check_memory
 from fastmlp._csrc cimport (
     FM_ABSOLUTE_ERROR, FM_ADAM, FM_BINARY_CROSS_ENTROPY, FM_CSR_AHEAD, FM_ENGINE_CAPSULE, FM_EXP,
     FM_FLOAT32, FM_FLOAT64, FM_GELU, FM_HUBER, FM_IDENTITY, FM_LEAKY_RELU, FM_LOG, FM_LOGISTIC,
-    FM_MATH_LOGISTIC, FM_MATH_TANH, FM_MOST_PARTS, FM_NONE, FM_NORMAL_CDF, FM_POISSON, FM_QUANTILE, FM_RELU,
+    FM_MATH_LOGISTIC, FM_MATH_TANH, FM_NONE, FM_NORMAL_CDF, FM_POISSON, FM_QUANTILE, FM_RELU,
     FM_SGD, FM_SILU, FM_SOFTMAX_CROSS_ENTROPY, FM_SQUARED_ERROR, FM_TANH, fm_allocate, fm_borrow,
     fm_dropout_words, fm_engine, fm_first_nonfinite_float32, fm_first_nonfinite_float64, fm_forks_so_far,
     fm_fused_engine, fm_gate, fm_gate_close, fm_gate_drop, fm_gate_enter, fm_gate_leave, fm_gate_make,
@@ -67,6 +67,7 @@ cdef double FLOPS_OF_UPDATE = 10
 # those do, which is what it takes to read the weights.
 cdef double FLOPS_TO_INFER = 7e5, FLOPS_TO_WAKE = 5e6
 cdef ptrdiff_t ROWS_TO_INFER = 8, ROWS_TO_SHARE = 32, FEW_ROWS = 3
+cdef int MOST_THREADS = 4096
 
 
 LABEL = numpy_dtype("int64")

@@ -99,7 +99,6 @@ cdef extern from "fastmlp.h" nogil:
     ptrdiff_t fm_first_nonfinite_float64(const double *x, ptrdiff_t n)
 
 cdef extern from "pool.h" nogil:
-    enum: FM_MOST_PARTS
     ctypedef struct fm_team:
         pass
 

@@ -212,8 +212,8 @@ cdef class Inference:
 
     cdef int _share(self, Rows *rows, threads) except -1:
         # How many threads share out the rows or, if these are few and dense, the outputs of layers.
-        cdef ptrdiff_t n = rows.n, n_threads, useful = FM_MOST_PARTS
-        cdef double multiplications = <double>self.n_params * n, flops
+        cdef ptrdiff_t n = rows.n, n_threads
+        cdef double multiplications = <double>self.n_params * n, flops, useful = MOST_THREADS
         cdef bint by_rows = rows.X.columns != NULL or n >= ROWS_TO_SHARE
         rows.n_shares = rows.n_sharing = rows.n_woken = 1
         if threads is None or self.engine.level == NULL:  # BLAS has threads of its own
@@ -221,17 +221,15 @@ cdef class Inference:
         if rows.X.columns != NULL:
             multiplications -= (<double>self.n_in * n - rows.X.starts[n]) * self.sizes[1]
         flops = 2 * multiplications
-        if self.any_size:
-            useful = n if by_rows else FM_MOST_PARTS
-        elif by_rows:
-            useful = <ptrdiff_t>min(flops / FLOPS_TO_INFER, n / <double>ROWS_TO_INFER)
-        else:
-            useful = <ptrdiff_t>min(max(flops, 2.0 * FEW_ROWS * self.n_params) / FLOPS_TO_INFER, FM_MOST_PARTS)
+        if by_rows:
+            useful = n if self.any_size else min(flops / FLOPS_TO_INFER, n / <double>ROWS_TO_INFER)
+        elif not self.any_size:
+            useful = max(flops, 2.0 * FEW_ROWS * self.n_params) / FLOPS_TO_INFER
         if useful < 2:
             return 0
         n_threads = threads(flops < 2 * FLOPS_TO_WAKE and not self.any_size)
-        n_threads = max(1, min(n_threads, min(useful, 4096)))
-        rows.n_woken = n_threads if self.any_size else <int>min(flops / FLOPS_TO_WAKE, 4096)
+        n_threads = max(1, min(n_threads, <ptrdiff_t>min(useful, MOST_THREADS)))
+        rows.n_woken = n_threads if self.any_size else <int>min(flops / FLOPS_TO_WAKE, MOST_THREADS)
         if by_rows:
             rows.n_shares = n_threads
         else:
