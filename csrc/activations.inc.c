@@ -85,18 +85,18 @@ static void R(drop)(const fm_run *run, ptrdiff_t l, real *A, real *slopes, ptrdi
 {
     const uint32_t threshold = fm_dropout_threshold(run->net.dropout);
     const real up = (real)(1 / (1 - run->net.dropout));
-    for (ptrdiff_t block = 0; block * FM_BLOCK < n; block++)
+    for (ptrdiff_t o = 0; o < n; o += FM_DROPOUT_WORDS)
         for (ptrdiff_t b = 0; b < B; b++) {
-            uint32_t words[FM_BLOCK];
-            real factors[FM_BLOCK];
-            const ptrdiff_t at = block * stride + b * FM_BLOCK;
-            fm_dropout_words(words, run->dropout_key, run->step, l, first + b, block);
-            for (int i = 0; i < FM_BLOCK; i++)
+            uint32_t words[FM_DROPOUT_WORDS];
+            real factors[FM_DROPOUT_WORDS];
+            fm_dropout_words(words, run->dropout_key, run->step, l, first + b, o / FM_DROPOUT_WORDS);
+            for (int i = 0; i < FM_DROPOUT_WORDS; i++)
                 factors[i] = words[i] < threshold ? 0 : up;
-            for (int i = 0; i < FM_BLOCK; i += FM_LANES) {
+            for (int i = 0; i < R(min)(FM_DROPOUT_WORDS, n - o); i += FM_LANES) {
+                const ptrdiff_t at = R(column)(stride, o + i) + b * FM_BLOCK;
                 const V factor = vload(factors + i);
-                vstore(A + at + i, vmul(vload(A + at + i), factor));
-                vstore(slopes + at + i, vmul(vload(slopes + at + i), factor));
+                vstore(A + at, vmul(vload(A + at), factor));
+                vstore(slopes + at, vmul(vload(slopes + at), factor));
             }
         }
 }

@@ -3,8 +3,8 @@
 
 // Philox4x32 with 10 rounds (J. Salmon, M. Moraes, R. Dror, D. Shaw, "Parallel random numbers: as
 // easy as 1, 2, 3", 2011), eight counters side by side. Word w of counter i is words[8 w + i].
-void fm_dropout_words(uint32_t words[32], uint64_t key, uint64_t step, ptrdiff_t layer, ptrdiff_t row,
-                      ptrdiff_t block)
+void fm_dropout_words(uint32_t words[FM_DROPOUT_WORDS], uint64_t key, uint64_t step, ptrdiff_t layer,
+                      ptrdiff_t row, ptrdiff_t block)
 {
     enum { N = 8, ROUNDS = 10 };
     uint32_t c0[N], c1[N], c2[N], c3[N], key0 = (uint32_t)key, key1 = (uint32_t)(key >> 32);

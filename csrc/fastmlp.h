@@ -143,8 +143,9 @@ double fm_probe(const char *level, int dtype, double seconds);
 void fm_shuffle(ptrdiff_t *order, ptrdiff_t n, uint64_t seed);
 
 // words[0..32) = random bits of the columns [32 block, 32 block + 32) of a row, by Philox4x32-10.
-void fm_dropout_words(uint32_t words[32], uint64_t key, uint64_t step, ptrdiff_t layer, ptrdiff_t row,
-                      ptrdiff_t block);
+enum { FM_DROPOUT_WORDS = 32 };
+void fm_dropout_words(uint32_t words[FM_DROPOUT_WORDS], uint64_t key, uint64_t step, ptrdiff_t layer,
+                      ptrdiff_t row, ptrdiff_t block);
 // Outputs of words below this are dropped.
 uint32_t fm_dropout_threshold(double dropout);
 

@@ -64,13 +64,14 @@ static void R(linear_forward)(real *C, const real *A, const real *flat, real *re
 // What part `part` of n_parts computes of layer l: whole blocks of columns.
 static void R(forward_part)(const fm_run *run, const fm_rows *X, ptrdiff_t B, int l, int part, int n_parts)
 {
+    enum { PIECE = 32 }; // outputs, not to be shared: a multiple of FM_BLOCK
     const fm_net *net = &run->net;
     const fm_layer *layer = R(layers)(run) + l;
     const int activation = R(activation_of)(net, l);
     const int epilogue = activation == FM_RELU ? FM_STORE_RELU : FM_STORE;
-    const ptrdiff_t out_stride = R(block_stride)(run), blocks = (layer->O + FM_BLOCK - 1) / FM_BLOCK;
-    const ptrdiff_t first = (blocks * part + n_parts - 1) / n_parts * FM_BLOCK;
-    const ptrdiff_t end = R(min)((blocks * (part + 1) + n_parts - 1) / n_parts * FM_BLOCK, layer->O);
+    const ptrdiff_t out_stride = R(block_stride)(run), pieces = (layer->O + PIECE - 1) / PIECE;
+    const ptrdiff_t first = (pieces * part + n_parts - 1) / n_parts * PIECE;
+    const ptrdiff_t end = R(min)((pieces * (part + 1) + n_parts - 1) / n_parts * PIECE, layer->O);
     if (first >= end)
         return;
     real *C = R(at)(run, layer->out);

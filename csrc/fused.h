@@ -26,8 +26,8 @@ typedef struct fm_lists {
 // there. Moments mirror the one that is changed; those of the biases are at the panels' heads or, in a turned
 // layer, behind the others. Whatever pads a panel is zero.
 //
-// Activations lie in blocks of 32 columns, [block][row][32], whatever the vectors: what a tile reads
-// of them is contiguous. From block to block it is block_stride(run) elements.
+// Activations lie in blocks of FM_BLOCK columns, [block][row][column]: what a tile reads of them is
+// contiguous. From block to block it is block_stride(run) elements.
 typedef struct fm_layer {
     ptrdiff_t I, O;
     ptrdiff_t vectors, n_groups; // of a row of outputs: a group has as many vectors as any other
@@ -73,20 +73,12 @@ typedef struct fm_level {
 // What a row tile does with its results: nothing, relu, or keep them where the mask is positive.
 enum { FM_STORE, FM_STORE_RELU, FM_STORE_MASKED };
 
-// Columns of a block of activations.
-enum { FM_BLOCK = 32 };
-
 // Bytes that lists of a batch of dense rows may take; a larger one has none.
 enum { FM_MOST_LISTS = 256 << 20 };
 
 // Lane-wise sums run over this many virtual lanes, whatever the real ones: see softmax_row.
 enum { FM_VIRTUAL_LANES = 16 };
 
-// What goes through a layer at a time, so that it stays in the second-level cache with a panel: so many
-// rows at least.
-enum { FM_ROWS_AT_LEAST = 512 };
-
-// A cache line; and what one thread may count on of its first- and second-level cache, in bytes.
-enum { FM_ALIGN = 64, FM_CACHE_1 = 36 * 1024, FM_CACHE = 576 * 1024 };
+enum { FM_ALIGN = 64 }; // a cache line
 
 #endif

@@ -130,8 +130,10 @@ INLINE int R(keeps_slopes)(const fm_net *net, ptrdiff_t l)
     return net->dropout > 0 || net->activations[l] == FM_GELU || net->activations[l] == FM_SILU;
 }
 
-// Numbers that there is room for in the list of a row, of which there may be I.
-INLINE ptrdiff_t R(room_of_row)(ptrdiff_t I) { return I + FM_BLOCK; }
+// Inputs that are 0 are looked for in so many numbers at a time, where a row has more than twice as many; and
+// what there is room for in the list of a row of I.
+enum { R(AT_ONCE) = 32 };
+INLINE ptrdiff_t R(room_of_row)(ptrdiff_t I) { return I + R(AT_ONCE); }
 
 // Lays out what a sparse batch takes, or one of dense rows where it is worth to list them.
 static fm_lists R(lay_out_lists)(const fm_run *run, const fm_layer *first, ptrdiff_t *total)
@@ -140,7 +142,7 @@ static fm_lists R(lay_out_lists)(const fm_run *run, const fm_layer *first, ptrdi
     fm_lists lists = {0};
     if (run->is_sparse)
         lists.ends = R(take)(total, I);
-    else if (I > 2 * FM_BLOCK && !first->turned && room <= FM_MOST_LISTS / (4 * (ptrdiff_t)sizeof(real))) {
+    else if (I > 2 * R(AT_ONCE) && !first->turned && room <= FM_MOST_LISTS / (4 * (ptrdiff_t)sizeof(real))) {
         lists.ends = R(take)(total, I);
         lists.starts = R(take)(total, 2 * run->max_rows * (ptrdiff_t)(sizeof(int64_t) / sizeof(real)));
         lists.values = R(take)(total, room);
@@ -163,7 +165,7 @@ static ptrdiff_t R(layout_to_infer)(const fm_run *run, fm_layer *layers)
             rest = R(max)(rest, net->sizes[l] + 1); // the bias first
     R(take)(&total, rest * WIDTH);
     fm_lists lists = {0};
-    if (net->sizes[0] > 2 * FM_BLOCK && run->max_rows >= R(ROWS_LISTED) && !run->is_sparse) {
+    if (net->sizes[0] > 2 * R(AT_ONCE) && run->max_rows >= R(ROWS_LISTED) && !run->is_sparse) {
         lists.values = R(take)(&total, R(ROWS_LISTED) * R(room_of_row)(net->sizes[0]));
         lists.columns = R(take)(&total, R(ROWS_LISTED) * R(room_of_row)(net->sizes[0]));
     }

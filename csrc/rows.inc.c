@@ -137,7 +137,7 @@ static void R(layer_forward)(const fm_run *run, const fm_layer *layer, ptrdiff_t
 
 // Rows [first, last) of the batch forward, their loss, and back. The sums of the first `by_columns`
 // layers are there already.
-static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last, int by_columns)
+static void R(some_rows)(fm_run *run, ptrdiff_t first, ptrdiff_t last, int by_columns)
 {
     const fm_layer *layers = R(layers)(run), *layer;
     const fm_net *net = &run->net;
@@ -174,6 +174,19 @@ static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last, int by_co
                                    layer->I, stride, activation);
         dZ = dA;
     }
+}
+
+// The same, as many rows at a time as leave their activations in the cache through all layers; but of wide ones
+// enough to be worth reading the weights.
+static void R(rows_part)(fm_run *run, ptrdiff_t first, ptrdiff_t last, int by_columns)
+{
+    ptrdiff_t widest = 1;
+    for (ptrdiff_t l = 0; l <= run->net.n_layers; l++)
+        widest = R(max)(widest, run->net.sizes[l]);
+    const ptrdiff_t at_a_time = R(max)(FM_ROWS_AT_LEAST, FM_CACHE / (widest * (ptrdiff_t)sizeof(real)));
+    const R(parts) parts = R(parts_of)(last - first, at_a_time);
+    for (ptrdiff_t i = 0; i < parts.n; i++)
+        R(some_rows)(run, first + R(part_start)(parts, i), first + R(part_start)(parts, i + 1), by_columns);
 }
 
 static double R(loss)(const fm_run *run)

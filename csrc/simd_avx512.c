@@ -11,6 +11,10 @@ FM_TARGET_BEGIN("avx512f,avx2,fma,popcnt,prfchw")
 #define FM_REGISTERS 32
 #define FM_ONE_ROW 16
 #define FM_FEW_ROWS 4
+#define FM_BLOCK 32
+#define FM_CACHE_1 (36 * 1024)
+#define FM_CACHE (576 * 1024)
+#define FM_ROWS_AT_LEAST 512
 #define FM_STORES_WHERE 1
 
 // Writes i + first for every bit i of `bits`, in order, and perhaps 16 numbers more. Returns how many.

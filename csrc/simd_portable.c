@@ -15,6 +15,10 @@
 #define FM_REGISTERS 16
 #define FM_ONE_ROW 8
 #define FM_FEW_ROWS 1
+#define FM_BLOCK 32
+#define FM_CACHE_1 (36 * 1024)
+#define FM_CACHE (576 * 1024)
+#define FM_ROWS_AT_LEAST 512
 
 #define vfma_in_place_r32 vfma_r32
 #define vfma_in_place_r64 vfma_r64

@@ -75,18 +75,6 @@ typedef struct step_job {
     int interrupted;
 } step_job;
 
-// As many rows at a time as leave their activations in the cache through all layers; but of wide ones
-// enough to be worth reading the weights.
-static ptrdiff_t rows_at_a_time(const fm_run *run)
-{
-    ptrdiff_t widest = 1;
-    for (ptrdiff_t l = 0; l <= run->net.n_layers; l++)
-        if (run->net.sizes[l] > widest)
-            widest = run->net.sizes[l];
-    ptrdiff_t rows = FM_CACHE / (widest * (ptrdiff_t)itemsize(run));
-    return rows > FM_ROWS_AT_LEAST ? rows : FM_ROWS_AT_LEAST;
-}
-
 // The layers that go by columns, each a phase of its own.
 static void columns(fm_run *run, int thread, int n_threads, int n_layers)
 {
@@ -116,10 +104,7 @@ static void step_part(void *argument, int thread)
     if (run->skips_zeros || run->is_sparse)
         f->list_columns(run, thread, n_threads);
     columns(run, thread, n_threads, by_columns);
-    ptrdiff_t n = (last - first + rows_at_a_time(run) - 1) / rows_at_a_time(run);
-    for (ptrdiff_t i = 0; i < n; i++)
-        f->rows_part(run, first + (last - first) * i / n, first + (last - first) * (i + 1) / n,
-                     by_columns);
+    f->rows_part(run, first, last, by_columns);
     if (thread == 0)
         job->interrupted = run->interrupted && run->interrupted(run->signals);
     fm_team_barrier(run->team);

@@ -9,8 +9,8 @@ INLINE const real *R(dense_row)(const fm_run *run, ptrdiff_t b)
     return (const real *)run->X.values + R(row_of)(run, b) * run->net.sizes[0];
 }
 
-// Lists which of up to 32 numbers x (n,) are not 0, and their columns, that of the first of x being k. FM_BLOCK
-// more of both may be written over. Returns how many.
+// Lists which of up to AT_ONCE numbers x (n,) are not 0, and their columns, that of the first of x being k. As
+// many more of both may be written over. Returns how many.
 INLINE ptrdiff_t R(list_block)(uint32_t *columns, real *values, const real *x, ptrdiff_t k, ptrdiff_t n)
 {
     uint32_t all = 0;
@@ -33,8 +33,8 @@ INLINE ptrdiff_t R(list_block)(uint32_t *columns, real *values, const real *x, p
 INLINE ptrdiff_t R(list_row)(uint32_t *columns, real *values, const real *row, ptrdiff_t I)
 {
     ptrdiff_t n = 0;
-    for (ptrdiff_t k = 0; k < I; k += FM_BLOCK)
-        n += R(list_block)(columns + n, values + n, row + k, k, R(min)(FM_BLOCK, I - k));
+    for (ptrdiff_t k = 0; k < I; k += R(AT_ONCE))
+        n += R(list_block)(columns + n, values + n, row + k, k, R(min)(R(AT_ONCE), I - k));
     return n;
 }
 
@@ -60,12 +60,12 @@ static int R(has_many_zeros)(const fm_run *run)
 {
     enum { WORTH_PERCENT = 25 };
     const ptrdiff_t I = run->net.sizes[0], n = R(min)(R(ROWS_TO_LOOK_AT), run->B);
-    uint32_t columns[2 * FM_BLOCK];
-    real values[2 * FM_BLOCK];
+    uint32_t columns[2 * R(AT_ONCE)];
+    real values[2 * R(AT_ONCE)];
     ptrdiff_t left = 0;
     for (ptrdiff_t b = 0; b < n; b++)
-        for (ptrdiff_t k = 0; k < I; k += FM_BLOCK)
-            left += R(list_block)(columns, values, R(dense_row)(run, b) + k, k, R(min)(FM_BLOCK, I - k));
+        for (ptrdiff_t k = 0; k < I; k += R(AT_ONCE))
+            left += R(list_block)(columns, values, R(dense_row)(run, b) + k, k, R(min)(R(AT_ONCE), I - k));
     return 100 * left < WORTH_PERCENT * n * I;
 }
 
