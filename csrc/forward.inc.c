@@ -1,13 +1,71 @@
-// Inference from the flat parameters, without panels.
+// Inference from the flat parameters, mostly without panels.
+
+// Copies n rows of the panels [first, last), which begin at W and are ldp apart, one panel after another to
+// `panels`.
+static void R(pack)(real *panels, const real *W, ptrdiff_t ldp, ptrdiff_t n, R(panels) widths,
+                    ptrdiff_t first, ptrdiff_t last)
+{
+    real *to[R(PANELS_PACKED) * FM_PANEL];
+    ptrdiff_t steps[R(PANELS_PACKED) * FM_PANEL], vectors = 0;
+    for (ptrdiff_t p = first; p < last; p++) {
+        const ptrdiff_t width = R(panel_size)(widths, p) * FM_LANES;
+        for (ptrdiff_t j = 0; j < width; j += FM_LANES, vectors++) {
+            to[vectors] = panels + j;
+            steps[vectors] = width;
+        }
+        panels += n * width;
+    }
+    for (ptrdiff_t i = 0; i < n; i++, W += ldp)
+        for (ptrdiff_t v = 0; v < vectors; v++, to[v - 1] += steps[v - 1])
+            vstore(to[v], vload(W + v * FM_LANES));
+}
+
+// C (B, O) = A (B, I) W (I, O) + b for flat parameters, by way of panels: of a stretch some at a time, in `room`.
+// A has rows lda and blocks `stride` apart; O is a multiple of a vector's lanes.
+static void R(packed_forward)(real *C, const real *A, const real *flat, real *room, const fm_layer *layer,
+                              ptrdiff_t B, ptrdiff_t lda, ptrdiff_t stride, ptrdiff_t out_stride, int epilogue)
+{
+    const ptrdiff_t I = layer->I, O = layer->O;
+    const R(panels) widths = R(panels_of)(R(vectors)(O), 1);
+    const R(parts) stretches = R(stretches_of_blocks)(I);
+    for (ptrdiff_t s = 0; s < stretches.n; s++) {
+        const ptrdiff_t k = R(part_start)(stretches, s) * FM_BLOCK;
+        const ptrdiff_t K = R(min)(I - k, R(part_size)(stretches, s) * FM_BLOCK);
+        for (ptrdiff_t p = 0, last; p < widths.n; p = last) {
+            last = R(min)(widths.n, p + R(PANELS_PACKED));
+            const ptrdiff_t first = R(panel_start)(widths, p) * FM_LANES;
+            R(pack)(room, flat + k * O + first, O, K, widths, p, last);
+            const real *P = room;
+            for (ptrdiff_t q = p; q < last; q++) {
+                const int NV = R(panel_size)(widths, q);
+                const ptrdiff_t o = R(panel_start)(widths, q) * FM_LANES;
+                const R(parts) tiles = R(parts_of)(B, FM_ROWS(NV));
+                R(strip) strip = {.P = P, .init = k == 0 ? flat + I * O + o : NULL, .stride = stride,
+                                  .lda = lda, .ldp = NV * FM_LANES, .K = K, .epilogue = k + K < I ? FM_STORE : epilogue};
+                R(columns)(strip.at, out_stride, o, NV);
+                for (ptrdiff_t i = 0; i < tiles.n; i++) {
+                    const ptrdiff_t b = R(part_start)(tiles, i);
+                    R(strided_row_tiles)[NV - 1][R(part_size)(tiles, i) - 1](
+                        &strip, C + b * FM_BLOCK, A + k / FM_BLOCK * stride + b * lda);
+                }
+                P += K * NV * FM_LANES;
+            }
+        }
+    }
+}
 
 // The columns [o, end) of C (B, O) = A (B, I) W (I, O) + b for flat parameters, whole blocks of them unless
 // end is O; A has rows lda and blocks `stride` apart. Those that do not fill a panel are copied into `rest`,
-// (I + 1) rows of one.
+// (I + 1) rows of one, or layers that are packed into panels of it.
 static void R(linear_forward)(real *C, const real *A, const real *flat, real *rest,
                               const fm_layer *layer, ptrdiff_t o, ptrdiff_t end, ptrdiff_t B, ptrdiff_t lda,
                               ptrdiff_t stride, ptrdiff_t out_stride, int epilogue)
 {
     const ptrdiff_t I = layer->I, O = layer->O;
+    if (R(is_packed)(O, B) && end - o == O) {
+        R(packed_forward)(C, A, flat, rest, layer, B, lda, stride, out_stride, epilogue);
+        return;
+    }
     const real *bias = flat + I * O;
     const int is_far = B >= 8 && I * (end - o) * (ptrdiff_t)sizeof(real) > 4 * FM_CACHE;
     for (ptrdiff_t n = 1; n > 0; o += n * FM_LANES) {

@@ -72,7 +72,7 @@ INLINE ptrdiff_t R(widest)(const fm_net *net)
 }
 
 // The workspace begins with the layers, then the rows' losses and a row of zeros; that of a run that only
-// infers with the layers, then a panel for the columns that do not fill one.
+// infers with the layers, then a panel for the columns that do not fill one, or some panels of a stretch.
 INLINE ptrdiff_t R(layers_room)(const fm_net *net)
 {
     return R(lines)((net->n_layers * (ptrdiff_t)sizeof(fm_layer) + (ptrdiff_t)sizeof(real) - 1) /
@@ -155,15 +155,27 @@ static fm_lists R(lay_out_lists)(const fm_run *run, const fm_layer *first, ptrdi
 // Predictions list so many rows at a time, from as many on.
 enum { R(ROWS_LISTED) = 32 };
 
+// Whether predictions copy the weights of a layer of O outputs into panels, so many panels at a time: where rows of
+// weights are whole kilobytes apart, most of a panel shares a few sets of the caches, which do not hold it if
+// it is narrow. With few rows it is not worth it.
+enum { R(IS_NARROW) = WIDTH * sizeof(real) <= FM_ALIGN, R(ROWS_TO_PACK) = 32, R(PANELS_PACKED) = 4 };
+INLINE int R(is_packed)(ptrdiff_t O, ptrdiff_t rows)
+{
+    return R(IS_NARROW) && rows >= R(ROWS_TO_PACK) && O * (ptrdiff_t)sizeof(real) % 1024 == 0;
+}
+
 // `layout` of a run that only infers.
 static ptrdiff_t R(layout_to_infer)(const fm_run *run, fm_layer *layers)
 {
     const fm_net *net = &run->net;
     ptrdiff_t total = R(layers_room)(net), flat = 0, rest = 0;
-    for (ptrdiff_t l = 0; l < net->n_layers; l++)
+    for (ptrdiff_t l = 0; l < net->n_layers; l++) {
         if (net->sizes[l + 1] % FM_LANES != 0 && !(l == 0 && run->is_sparse))
-            rest = R(max)(rest, net->sizes[l] + 1); // the bias first
-    R(take)(&total, rest * WIDTH);
+            rest = R(max)(rest, (net->sizes[l] + 1) * WIDTH); // the bias first
+        if (R(is_packed)(net->sizes[l + 1], run->max_rows))
+            rest = R(max)(rest, R(PANELS_PACKED) * FM_CACHE_1 / (ptrdiff_t)sizeof(real));
+    }
+    R(take)(&total, rest);
     fm_lists lists = {0};
     if (net->sizes[0] > 2 * R(AT_ONCE) && run->max_rows >= R(ROWS_LISTED) && !run->is_sparse) {
         lists.values = R(take)(&total, R(ROWS_LISTED) * R(room_of_row)(net->sizes[0]));

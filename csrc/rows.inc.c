@@ -94,7 +94,7 @@ static void R(panel_product)(const R(product) *of, ptrdiff_t p, ptrdiff_t k, ptr
 // cache, and what is read of A in the second.
 static void R(multiply)(const R(product) *of, ptrdiff_t first, ptrdiff_t last)
 {
-    const R(parts) stretches = R(parts_of)((of->K + FM_BLOCK - 1) / FM_BLOCK, R(BLOCKS));
+    const R(parts) stretches = R(stretches_of_blocks)(of->K);
     for (ptrdiff_t s = 0; s < stretches.n; s++) {
         const ptrdiff_t k = R(part_start)(stretches, s) * FM_BLOCK;
         const ptrdiff_t end = R(min)(of->K, k + R(part_size)(stretches, s) * FM_BLOCK);

@@ -43,6 +43,10 @@ INLINE void R(add_row)(V acc[FM_MOST_ROWS][FM_PANEL], const real *const *four, p
 
 // A row tile sums over so many blocks of columns at a time, whose rows of a panel take the first-level cache.
 enum { R(BLOCKS) = FM_CACHE_1 / (WIDTH * (int)sizeof(real) * FM_BLOCK) };
+INLINE R(parts) R(stretches_of_blocks)(ptrdiff_t K)
+{
+    return R(parts_of)((K + FM_BLOCK - 1) / FM_BLOCK, R(BLOCKS));
+}
 // A column tile sums over a stretch of so many rows of a panel, which take half of it; or over fewer than
 // LONG at once.
 enum { R(STRETCH) = FM_CACHE_1 / 2 / (WIDTH * (int)sizeof(real)), R(LONG) = 4 * R(STRETCH) };
@@ -61,6 +65,9 @@ INLINE void R(row_tile_of)(const R(strip) *of, real *restrict C, const real *res
     enum { LINE = FM_ALIGN / sizeof(real) };
     const ptrdiff_t soon = (256 / (M * NV) + 2) * ldp; // some 250 cycles
     const int asks_for_P = is_flat && of->is_far;
+    // the next block of a row of users lies beside this one; rows whole pages apart share a set of the cache,
+    // which would not hold them
+    const ptrdiff_t from_ask_to_ask = is_flat && R(IS_NARROW) && lda * sizeof(real) % 4096 != 0 ? lda : LINE;
     const real *P = of->P;
     const ptrdiff_t *at = of->at, asks = of->K > 4 * FM_BLOCK ? M : 0; // else all that is near
     V acc[FM_MOST_ROWS][FM_PANEL];
@@ -82,7 +89,7 @@ INLINE void R(row_tile_of)(const R(strip) *of, real *restrict C, const real *res
         const ptrdiff_t n = left < FM_BLOCK ? left : FM_BLOCK;
         const real *next_A = left > FM_BLOCK ? A + of->stride : A;
         ptrdiff_t k = 0;
-        for (; k + 1 < n; k += 2, ahead += LINE, next_A += LINE) {
+        for (; k + 1 < n; k += 2, ahead += LINE, next_A += from_ask_to_ask) {
             for (int j = 0; asks_for_P && j < NV * FM_LANES; j += LINE) {
                 FM_PREFETCH(P + soon + j);
                 FM_PREFETCH(P + soon + ldp + j);
