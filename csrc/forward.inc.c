@@ -20,8 +20,8 @@ static void R(pack)(real *panels, const real *W, ptrdiff_t ldp, ptrdiff_t n, R(p
             vstore(to[v], vload(W + v * FM_LANES));
 }
 
-// C (B, O) = A (B, I) W (I, O) + b for flat parameters, by way of panels: of a stretch some at a time, in `room`.
-// A has rows lda and blocks `stride` apart; O is a multiple of a vector's lanes.
+// C (B, O) = A (B, I) W (I, O) + b for flat parameters, by way of panels: of a stretch some at a time, in
+// `room`. A has rows lda and blocks `stride` apart; O is a multiple of a vector's lanes.
 static void R(packed_forward)(real *C, const real *A, const real *flat, real *room, const fm_layer *layer,
                               ptrdiff_t B, ptrdiff_t lda, ptrdiff_t stride, ptrdiff_t out_stride, int epilogue)
 {
@@ -41,7 +41,8 @@ static void R(packed_forward)(real *C, const real *A, const real *flat, real *ro
                 const ptrdiff_t o = R(panel_start)(widths, q) * FM_LANES;
                 const R(parts) tiles = R(parts_of)(B, FM_ROWS(NV));
                 R(strip) strip = {.P = P, .init = k == 0 ? flat + I * O + o : NULL, .stride = stride,
-                                  .lda = lda, .ldp = NV * FM_LANES, .K = K, .epilogue = k + K < I ? FM_STORE : epilogue};
+                                  .lda = lda, .ldp = NV * FM_LANES, .K = K,
+                                  .epilogue = k + K < I ? FM_STORE : epilogue};
                 R(columns)(strip.at, out_stride, o, NV);
                 for (ptrdiff_t i = 0; i < tiles.n; i++) {
                     const ptrdiff_t b = R(part_start)(tiles, i);
@@ -67,7 +68,7 @@ static void R(linear_forward)(real *C, const real *A, const real *flat, real *re
         return;
     }
     const real *bias = flat + I * O;
-    const int is_far = B >= 8 && I * (end - o) * (ptrdiff_t)sizeof(real) > 4 * FM_CACHE;
+    const int is_far = B >= 8 && I * (end - o) * (ptrdiff_t)sizeof(real) > FM_FAR;
     for (ptrdiff_t n = 1; n > 0; o += n * FM_LANES) {
         const R(strip) few = {.P = flat + o, .init = bias + o, .stride = stride, .lda = lda, .ldp = O, .K = I,
                               .epilogue = epilogue};

@@ -155,9 +155,9 @@ static fm_lists R(lay_out_lists)(const fm_run *run, const fm_layer *first, ptrdi
 // Predictions list so many rows at a time, from as many on.
 enum { R(ROWS_LISTED) = 32 };
 
-// Whether predictions copy the weights of a layer of O outputs into panels, so many panels at a time: where rows of
-// weights are whole kilobytes apart, most of a panel shares a few sets of the caches, which do not hold it if
-// it is narrow. With few rows it is not worth it.
+// Whether predictions copy the weights of a layer of O outputs into panels, so many panels at a time: where
+// rows of weights are whole kilobytes apart, a narrow panel shares a few sets of the caches, which do not hold
+// it. With few rows it is not worth it.
 enum { R(IS_NARROW) = WIDTH * sizeof(real) <= FM_ALIGN, R(ROWS_TO_PACK) = 32, R(PANELS_PACKED) = 4 };
 INLINE int R(is_packed)(ptrdiff_t O, ptrdiff_t rows)
 {

@@ -68,6 +68,20 @@ def test_the_outputs_of_layers_are_shared_out(level, dtype, activation):
                 assert together.tobytes() == alone, (n, n_threads)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("level", LEVELS)
+def test_layers_of_whole_kilobytes(level, dtype):
+    """Whose weights and inputs share sets of the caches, row by row: many rows go another way."""
+    # more than a stretch of inputs and a few panels; layers that go neither by panels nor alone
+    sizes = [1024, 256, 600, 512, 31]
+    model = fastmlp.MLP(sizes, dtype=dtype, seed=2)
+    network, X = inference(level, model), rows(113, 1024, dtype)
+    one_by_one = [network.infer(X[i : i + 1], model.params, OUTPUTS) for i in range(len(X))]
+    for n in (31, 32, 37, 113):
+        outputs = network.infer(X[:n], model.params, OUTPUTS)
+        assert outputs.tobytes() == np.vstack(one_by_one[:n]).tobytes(), n
+
+
 def test_threads_reach_what_users_call(many_threads):
     model = fastmlp.MLP([20, 30, 4], seed=0)
     X, y = rows(700, 20), np.arange(700) % 4
