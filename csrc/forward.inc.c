@@ -93,7 +93,7 @@ static void R(linear_forward)(real *C, const real *A, const real *flat, real *re
             init = rest;
         }
         // few outputs are all in `rest` by now; whole vectors of a row may be read where A is in blocks, and of
-        // 32 inputs, which lie as if it were
+        // as many inputs as a block has, which lie as if it were
         if (O <= R(FEW) && B >= FM_LANES && lda == FM_BLOCK) {
             R(few_outputs)(C, A, rest, stride, B, I, O, epilogue);
             return;

@@ -4,7 +4,6 @@
 #define FM_FUSED_H
 
 #include "fastmlp.h"
-#include <limits.h>
 
 // A batch as a sparse matrix, in compressed rows and in the order of its columns: where it lies in the
 // workspace, but for what a sparse run->X has already.
