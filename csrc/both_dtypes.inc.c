@@ -5,7 +5,6 @@
 // operations on vectors; and for the caches of the CPUs that have it
 // FM_BLOCK (columns of a block of activations; 16 or 32),
 // FM_CACHE_1, FM_CACHE (bytes that one thread may count on of the first- and of the second-level cache),
-// FM_FAR (bytes of a layer's flat weights, beyond which they are asked for),
 // FM_ROWS_AT_LEAST (so many rows go through a layer at a time at least, to be worth reading its weights).
 
 #define real float

@@ -1,5 +1,15 @@
 // Inference from the flat parameters, mostly without panels.
 
+// The columns of a strip of NV vectors for B rows, tile by tile: the first asks for what is far.
+static void R(strided_tiles)(R(strip) *strip, real *C, const real *A, ptrdiff_t B, int NV)
+{
+    const R(parts) tiles = R(parts_of)(B, FM_ROWS(NV));
+    for (ptrdiff_t i = 0; i < tiles.n; i++, strip->is_far = 0) {
+        const ptrdiff_t b = R(part_start)(tiles, i);
+        R(strided_row_tiles)[NV - 1][R(part_size)(tiles, i) - 1](strip, C + b * FM_BLOCK, A + b * strip->lda);
+    }
+}
+
 // Copies n rows of the panels [first, last), which begin at W and are ldp apart, one panel after another to
 // `panels`.
 static void R(pack)(real *panels, const real *W, ptrdiff_t ldp, ptrdiff_t n, R(panels) widths,
@@ -39,16 +49,11 @@ static void R(packed_forward)(real *C, const real *A, const real *flat, real *ro
             for (ptrdiff_t q = p; q < last; q++) {
                 const int NV = R(panel_size)(widths, q);
                 const ptrdiff_t o = R(panel_start)(widths, q) * FM_LANES;
-                const R(parts) tiles = R(parts_of)(B, FM_ROWS(NV));
                 R(strip) strip = {.P = P, .init = k == 0 ? flat + I * O + o : NULL, .stride = stride,
                                   .lda = lda, .ldp = NV * FM_LANES, .K = K,
                                   .epilogue = k + K < I ? FM_STORE : epilogue};
                 R(columns)(strip.at, out_stride, o, NV);
-                for (ptrdiff_t i = 0; i < tiles.n; i++) {
-                    const ptrdiff_t b = R(part_start)(tiles, i);
-                    R(strided_row_tiles)[NV - 1][R(part_size)(tiles, i) - 1](
-                        &strip, C + b * FM_BLOCK, A + k / FM_BLOCK * stride + b * lda);
-                }
+                R(strided_tiles)(&strip, C, A + k / FM_BLOCK * stride, B, NV);
                 P += K * NV * FM_LANES;
             }
         }
@@ -98,23 +103,17 @@ static void R(linear_forward)(real *C, const real *A, const real *flat, real *re
             R(few_outputs)(C, A, rest, stride, B, I, O, epilogue);
             return;
         }
-        const R(parts) tiles = R(parts_of)(B, FM_ROWS(NV));
         R(strip) strip = {.stride = stride, .lda = lda, .ldp = ldp};
         R(columns)(strip.at, out_stride, o, NV);
         // what is far is read once, as much at a time as the first-level cache holds
-        const ptrdiff_t most = is_far && tiles.n > 1 ? R(BLOCKS) * FM_BLOCK : I;
+        const ptrdiff_t most = is_far && B > FM_ROWS(NV) ? R(BLOCKS) * FM_BLOCK : I;
         for (ptrdiff_t k = 0; k < I; k += most) {
             strip.P = P + k * ldp;
             strip.init = k == 0 ? init : NULL;
             strip.K = R(min)(most, I - k);
             strip.epilogue = k + most < I ? FM_STORE : epilogue;
             strip.is_far = is_far;
-            for (ptrdiff_t i = 0; i < tiles.n; i++) {
-                const ptrdiff_t b = R(part_start)(tiles, i);
-                R(strided_row_tiles)[NV - 1][R(part_size)(tiles, i) - 1](
-                    &strip, C + b * FM_BLOCK, A + k / FM_BLOCK * stride + b * lda);
-                strip.is_far = 0;
-            }
+            R(strided_tiles)(&strip, C, A + k / FM_BLOCK * stride, B, NV);
         }
         o += NV * FM_LANES;
     }

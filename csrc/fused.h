@@ -79,6 +79,7 @@ enum { FM_MOST_LISTS = 256 << 20 };
 // Lane-wise sums run over this many virtual lanes, whatever the real ones: see softmax_row.
 enum { FM_VIRTUAL_LANES = 16 };
 
-enum { FM_ALIGN = 64 }; // a cache line
+// A cache line; and the bytes of a layer's flat weights beyond which predictions ask for them.
+enum { FM_ALIGN = 64, FM_FAR = 2304 * 1024 };
 
 #endif

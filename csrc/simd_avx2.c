@@ -15,7 +15,6 @@ FM_TARGET_BEGIN("avx2,fma,prfchw")
 #define FM_CACHE_1 (16 * 1024)
 #define FM_CACHE (256 * 1024)
 #define FM_ROWS_AT_LEAST 336
-#define FM_FAR (2304 * 1024)
 
 #define list_bits fm_list_bits
 

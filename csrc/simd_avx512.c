@@ -15,7 +15,6 @@ FM_TARGET_BEGIN("avx512f,avx2,fma,popcnt,prfchw")
 #define FM_CACHE_1 (36 * 1024)
 #define FM_CACHE (576 * 1024)
 #define FM_ROWS_AT_LEAST 512
-#define FM_FAR (2304 * 1024)
 #define FM_STORES_WHERE 1
 
 // Writes i + first for every bit i of `bits`, in order, and perhaps 16 numbers more. Returns how many.

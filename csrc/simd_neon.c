@@ -15,7 +15,6 @@
 #define FM_CACHE_1 (36 * 1024)
 #define FM_CACHE (576 * 1024)
 #define FM_ROWS_AT_LEAST 512
-#define FM_FAR (2304 * 1024)
 
 #define list_bits fm_list_bits
 

@@ -19,7 +19,6 @@
 #define FM_CACHE_1 (36 * 1024)
 #define FM_CACHE (576 * 1024)
 #define FM_ROWS_AT_LEAST 512
-#define FM_FAR (2304 * 1024)
 
 #define vfma_in_place_r32 vfma_r32
 #define vfma_in_place_r64 vfma_r64
