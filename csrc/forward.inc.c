@@ -10,51 +10,56 @@ static void R(strided_tiles)(R(strip) *strip, real *C, const real *A, ptrdiff_t 
     }
 }
 
-// Copies n rows of the panels [first, last), which begin at W and are ldp apart, one panel after another to
-// `panels`.
-static void R(pack)(real *panels, const real *W, ptrdiff_t ldp, ptrdiff_t n, R(panels) widths,
-                    ptrdiff_t first, ptrdiff_t last)
+// B rows of users, K numbers of each, lda apart, to blocks. A row asks for the next one.
+static void R(pack_rows)(real *blocks, const real *A, ptrdiff_t B, ptrdiff_t K, ptrdiff_t lda, ptrdiff_t stride)
 {
-    real *to[R(PANELS_PACKED) * FM_PANEL];
-    ptrdiff_t steps[R(PANELS_PACKED) * FM_PANEL], vectors = 0;
-    for (ptrdiff_t p = first; p < last; p++) {
-        const ptrdiff_t width = R(panel_size)(widths, p) * FM_LANES;
-        for (ptrdiff_t j = 0; j < width; j += FM_LANES, vectors++) {
-            to[vectors] = panels + j;
-            steps[vectors] = width;
+    for (ptrdiff_t b = 0; b < B; b++, A += lda, blocks += FM_BLOCK) {
+        ptrdiff_t k = 0;
+        real *to = blocks;
+        for (; K - k >= FM_BLOCK; k += FM_BLOCK, to += stride) {
+            FM_PREFETCH(A + lda + k);
+            FM_UNROLL
+            for (int j = 0; j < FM_BLOCK; j += FM_LANES)
+                vstore(to + j, vload(A + k + j));
         }
-        panels += n * width;
+        if (k < K)
+            memcpy(to, A + k, (size_t)(K - k) * sizeof(real));
     }
-    for (ptrdiff_t i = 0; i < n; i++, W += ldp)
-        for (ptrdiff_t v = 0; v < vectors; v++, to[v - 1] += steps[v - 1])
-            vstore(to[v], vload(W + v * FM_LANES));
 }
 
-// C (B, O) = A (B, I) W (I, O) + b for flat parameters, by way of panels: of a stretch some at a time, in
-// `room`. A has rows lda and blocks `stride` apart; O is a multiple of a vector's lanes.
+// C (B, O) = A (B, I) W (I, O) + b for flat parameters, by way of panels in `room`: a stretch of some at a
+// time, and one of A, unless that is in blocks. A has rows lda and blocks `stride` apart. The tiles ask for the
+// weights that come after.
 static void R(packed_forward)(real *C, const real *A, const real *flat, real *room, const fm_layer *layer,
                               ptrdiff_t B, ptrdiff_t lda, ptrdiff_t stride, ptrdiff_t out_stride, int epilogue)
 {
     const ptrdiff_t I = layer->I, O = layer->O;
-    const R(panels) widths = R(panels_of)(R(vectors)(O), 1);
     const R(parts) stretches = R(stretches_of_blocks)(I);
-    for (ptrdiff_t s = 0; s < stretches.n; s++) {
+    R(form) W = {.columns = O, .widths = R(panels_of)(R(vectors)(O), 1)};
+    R(product) of = {.C = C, .widths = W.widths, .B = B, .stride = out_stride,
+                     .soon = {.width = R(PANELS_PACKED) * WIDTH, .ld = O}};
+    for (ptrdiff_t s = 0; s < stretches.n; s++, A += W.rows / FM_BLOCK * stride) {
         const ptrdiff_t k = R(part_start)(stretches, s) * FM_BLOCK;
-        const ptrdiff_t K = R(min)(I - k, R(part_size)(stretches, s) * FM_BLOCK);
-        for (ptrdiff_t p = 0, last; p < widths.n; p = last) {
-            last = R(min)(widths.n, p + R(PANELS_PACKED));
-            const ptrdiff_t first = R(panel_start)(widths, p) * FM_LANES;
-            R(pack)(room, flat + k * O + first, O, K, widths, p, last);
+        W.heads = of.heads = s == 0;
+        W.rows = of.K = R(min)(I - k, R(part_size)(stretches, s) * FM_BLOCK);
+        of.epilogue = k + W.rows < I ? FM_STORE : epilogue;
+        of.A = of.mask = A;
+        if (lda != FM_BLOCK) {
+            real *blocks = room + R(lines)(R(ROOM_OF_PANELS));
+            R(pack_rows)(blocks, A, B, W.rows, lda, out_stride);
+            of.A = of.mask = blocks;
+        }
+        for (ptrdiff_t p = 0; p < W.widths.n;) {
+            const ptrdiff_t last = R(min)(W.widths.n, p + R(PANELS_PACKED));
+            R(copy_panels)(room, (real *)flat, layer, &W, k, p, last, 1);
+            of.soon.rows = last < W.widths.n || k + W.rows < I ? W.rows / (last - p) : 0;
+            of.soon.at = flat + (last < W.widths.n ? k * O + R(first_column)(&W, last) : (k + W.rows) * O);
             const real *P = room;
-            for (ptrdiff_t q = p; q < last; q++) {
-                const int NV = R(panel_size)(widths, q);
-                const ptrdiff_t o = R(panel_start)(widths, q) * FM_LANES;
-                R(strip) strip = {.P = P, .init = k == 0 ? flat + I * O + o : NULL, .stride = stride,
-                                  .lda = lda, .ldp = NV * FM_LANES, .K = K,
-                                  .epilogue = k + K < I ? FM_STORE : epilogue};
-                R(columns)(strip.at, out_stride, o, NV);
-                R(strided_tiles)(&strip, C, A + k / FM_BLOCK * stride, B, NV);
-                P += K * NV * FM_LANES;
+            for (; p < last; p++, of.soon.at += of.soon.rows * O) {
+                const ptrdiff_t width = R(width)(&W, p);
+                const real *next = P + (W.heads + W.rows) * width;
+                R(panel_product)(&of, p, 0, W.rows, P + W.heads * width, p + 1 < last ? next : NULL);
+                P = next;
             }
         }
     }
@@ -106,7 +111,7 @@ static void R(linear_forward)(real *C, const real *A, const real *flat, real *re
         R(strip) strip = {.stride = stride, .lda = lda, .ldp = ldp};
         R(columns)(strip.at, out_stride, o, NV);
         // what is far is read once, as much at a time as the first-level cache holds
-        const ptrdiff_t most = is_far && B > FM_ROWS(NV) ? R(BLOCKS) * FM_BLOCK : I;
+        const ptrdiff_t most = is_far && B > FM_ROWS(NV) ? R(SUMMED) : I;
         for (ptrdiff_t k = 0; k < I; k += most) {
             strip.P = P + k * ldp;
             strip.init = k == 0 ? init : NULL;

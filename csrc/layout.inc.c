@@ -152,16 +152,31 @@ static fm_lists R(lay_out_lists)(const fm_run *run, const fm_layer *first, ptrdi
     return lists;
 }
 
+// A row tile sums over so many rows of a panel at a time, whole blocks of columns, which take the first-level
+// cache.
+enum { R(SUMMED) = FM_CACHE_1 / (WIDTH * (int)sizeof(real) * FM_BLOCK) * FM_BLOCK };
+
 // Predictions list so many rows at a time, from as many on.
 enum { R(ROWS_LISTED) = 32 };
 
-// Whether predictions copy the weights of a layer of O outputs into panels, so many panels at a time: where
-// rows of weights are whole kilobytes apart, a narrow panel shares a few sets of the caches, which do not hold
-// it. With few rows it is not worth it.
-enum { R(IS_NARROW) = WIDTH * sizeof(real) <= FM_ALIGN, R(ROWS_TO_PACK) = 32, R(PANELS_PACKED) = 4 };
+// Whether predictions copy a layer's weights, O outputs, into panels, a stretch of so many at a time, and rows
+// of users into blocks. Narrow panels take little of a row of weights at a time, and the rows may lie whole
+// kilobytes apart and share a few sets of the caches. With few rows it is not worth it.
+enum {
+    R(IS_NARROW) = WIDTH * sizeof(real) <= FM_ALIGN,
+    R(ROWS_TO_PACK) = 32,
+    R(PANELS_PACKED) = 4,
+    R(ROOM_OF_PANELS) = R(PANELS_PACKED) * (1 + R(SUMMED)) * WIDTH,
+};
 INLINE int R(is_packed)(ptrdiff_t O, ptrdiff_t rows)
 {
-    return R(IS_NARROW) && rows >= R(ROWS_TO_PACK) && O * (ptrdiff_t)sizeof(real) % 1024 == 0;
+    return R(IS_NARROW) && rows >= R(ROWS_TO_PACK) && O > WIDTH;
+}
+
+// What they are copied to, elements: panels, and behind them blocks of rows of I inputs of users.
+INLINE ptrdiff_t R(room_of_stretch)(ptrdiff_t max_rows, ptrdiff_t I)
+{
+    return R(lines)(R(ROOM_OF_PANELS)) + R(matrix)(max_rows, R(min)(I, R(SUMMED)));
 }
 
 // `layout` of a run that only infers.
@@ -173,7 +188,7 @@ static ptrdiff_t R(layout_to_infer)(const fm_run *run, fm_layer *layers)
         if (net->sizes[l + 1] % FM_LANES != 0 && !(l == 0 && run->is_sparse))
             rest = R(max)(rest, (net->sizes[l] + 1) * WIDTH); // the bias first
         if (R(is_packed)(net->sizes[l + 1], run->max_rows))
-            rest = R(max)(rest, R(PANELS_PACKED) * FM_CACHE_1 / (ptrdiff_t)sizeof(real));
+            rest = R(max)(rest, R(room_of_stretch)(run->max_rows, l > 0 ? 0 : net->sizes[0]));
     }
     R(take)(&total, rest);
     fm_lists lists = {0};

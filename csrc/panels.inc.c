@@ -69,18 +69,44 @@ INLINE ptrdiff_t R(bias_moment)(const fm_layer *layer, ptrdiff_t o)
     return layer->turned ? R(size_of_WT)(layer) + o : o * (layer->I + 1);
 }
 
-// Copies a layer's flat [W | b] into panels, or back: a few rows of all panels, then the next. Panel by
-// panel, every row of a wide layer would be a page of its own.
-INLINE void R(copy_panels)(real *panels, real *flat, const fm_layer *layer, const int into)
+// Copies n rows of NV vectors, which lie O apart, and asks for as many after them.
+INLINE void R(copy_rows)(real *restrict to, const real *restrict from, ptrdiff_t O, ptrdiff_t n, const int NV)
+{
+    for (const real *end = from + n * O; from < end; from += O, to += NV * FM_LANES) {
+        FM_UNROLL
+        for (int j = 0; j < NV; j += FM_ALIGN / (FM_LANES * (int)sizeof(real)))
+            FM_PREFETCH(from + n * O + j * FM_LANES);
+        FM_UNROLL
+        for (int j = 0; j < NV; j++)
+            vstore(to + j * FM_LANES, vload(from + j * FM_LANES));
+    }
+}
+
+// Copies between a layer's flat [W | b] and the panels [first, last) of it, or of as many rows of W as the form
+// has, from k on: a few rows of all panels, then the next. Panel by panel, every row of a wide layer would be a
+// page of its own.
+INLINE void R(copy_panels)(real *panels, real *flat, const fm_layer *layer, const R(form) *W, ptrdiff_t k,
+                           ptrdiff_t first, ptrdiff_t last, const int into)
 {
     enum { ROWS = 16 };
-    const R(form) W = R(W_of)(layer);
-    for (ptrdiff_t first = -1; first < layer->I; first += ROWS)
-        for (ptrdiff_t p = 0; p < W.widths.n; p++) {
-            const ptrdiff_t o = R(first_column)(&W, p), width = R(width)(&W, p);
-            real *at = panels + R(row_at)(&W, p, first);
-            for (ptrdiff_t i = first; i < R(min)(first + ROWS, layer->I); i++, at += width) {
-                real *row = flat + (i < 0 ? layer->I : i) * layer->O + o; // the bias is the last
+    for (ptrdiff_t begin = -W->heads; begin < W->rows; begin += ROWS)
+        for (ptrdiff_t p = first; p < last; p++) {
+            const ptrdiff_t o = R(first_column)(W, p), width = R(width)(W, p);
+            real *at = panels + R(row_at)(W, p, begin) - R(row_at)(W, first, -W->heads);
+            ptrdiff_t i = begin;
+            const ptrdiff_t end = R(min)(begin + ROWS, W->rows);
+            if (into && begin >= 0 && o + width <= layer->O) {
+                const real *row = flat + (k + i) * layer->O + o;
+                if (width == FM_LANES)
+                    R(copy_rows)(at, row, layer->O, end - i, 1);
+                else if (width == 2 * FM_LANES)
+                    R(copy_rows)(at, row, layer->O, end - i, 2);
+                else
+                    R(copy_rows)(at, row, layer->O, end - i, 3);
+                continue;
+            }
+            for (; i < end; i++, at += width) {
+                real *row = flat + (i < 0 ? layer->I : k + i) * layer->O + o; // the bias is the last
                 for (ptrdiff_t j = 0; j < width; j += FM_LANES) {
                     const int n = (int)R(min)(FM_LANES, layer->O - o - j);
                     if (into)
@@ -119,10 +145,11 @@ INLINE void R(move)(const fm_run *run, const fm_layer *layer, ptrdiff_t at, void
     if (flat == NULL)
         return;
     real *in_state = (real *)run->state + at, *in_flat = (real *)flat + layer->flat;
+    const R(form) W = R(W_of)(layer);
     if (layer->turned && at != layer->W)
         R(copy_turned)(in_state, in_flat, layer, into);
     else
-        R(copy_panels)(in_state, in_flat, layer, into);
+        R(copy_panels)(in_state, in_flat, layer, &W, 0, 0, W.widths.n, into);
 }
 
 // Renews what panel p of one form of a layer's weights holds in the other.

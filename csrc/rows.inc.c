@@ -44,6 +44,19 @@ static void R(activate_rows)(const fm_run *run, const fm_layer *layer, real *A, 
         R(drop)(run, l, A, slopes, first, B, layer->O, stride);
 }
 
+// Rows of so many numbers each, ld apart.
+typedef struct R(area) {
+    const real *at;
+    ptrdiff_t rows, width, ld;
+} R(area);
+INLINE void R(ask_for)(R(area) area, R(parts) of_rows, ptrdiff_t part)
+{
+    const real *row = area.at + R(part_start)(of_rows, part) * area.ld;
+    for (ptrdiff_t i = 0; i < R(part_size)(of_rows, part); i++, row += area.ld)
+        for (ptrdiff_t j = 0; j < area.width; j += FM_ALIGN / (ptrdiff_t)sizeof(real))
+            FM_PREFETCH(row + j);
+}
+
 // C (B, columns of all panels) = init + A (B, K) P.
 typedef struct R(product) {
     real *C;                     // in blocks, like A
@@ -54,6 +67,7 @@ typedef struct R(product) {
     R(panels) widths;
     ptrdiff_t B, K, stride;
     int epilogue;
+    R(area) soon;                // what is needed after a panel and may be far: its tiles ask for it
 } R(product);
 
 // Where rows [k, ...) of panel p begin.
@@ -64,10 +78,10 @@ INLINE const real *R(panel)(const R(product) *of, ptrdiff_t p, ptrdiff_t k)
            (of->heads + k) * width;
 }
 
-// Columns of panel p, as far as rows [k, end) of it go: from init or, where k > 0, from what C has.
-// Meanwhile the last tiles ask for `next`, as many rows of a panel to be read after this, or NULL; the
+// Columns of panel p, as far as rows [k, end) of it go, which begin at P: from init or, where k > 0, from what
+// C has. Meanwhile the last tiles ask for `next`, as many rows of a panel to be read after this, or NULL; the
 // others ask for what they have.
-static void R(panel_product)(const R(product) *of, ptrdiff_t p, ptrdiff_t k, ptrdiff_t end,
+static void R(panel_product)(const R(product) *of, ptrdiff_t p, ptrdiff_t k, ptrdiff_t end, const real *P,
                              const real *next)
 {
     const int NV = R(panel_size)(of->widths, p);
@@ -75,17 +89,22 @@ static void R(panel_product)(const R(product) *of, ptrdiff_t p, ptrdiff_t k, ptr
     const R(parts) tiles = R(parts_of)(of->B, FM_ROWS(NV));
     const ptrdiff_t asked = n / 2 * (FM_ALIGN / (ptrdiff_t)sizeof(real)); // elements, by one tile
     const real *A = of->A + R(column)(of->stride, k);
-    R(strip) strip = {.P = R(panel)(of, p, k), .stride = of->stride, .K = n,
+    R(parts) soon = {0};
+    if (of->soon.rows)
+        soon = R(parts_of)(of->soon.rows, (of->soon.rows + tiles.n - 1) / tiles.n);
+    R(strip) strip = {.P = P, .stride = of->stride, .K = n,
                       .epilogue = end == of->K ? of->epilogue : FM_STORE};
     if (k == 0)
-        strip.init = of->heads ? strip.P - width : of->zeros;
+        strip.init = of->heads ? P - width : of->zeros;
     R(columns)(strip.at, of->stride, R(panel_start)(of->widths, p) * FM_LANES, NV);
     for (ptrdiff_t i = 0; i < tiles.n; i++) {
         const ptrdiff_t b = R(part_start)(tiles, i) * FM_BLOCK, before_end = (tiles.n - i) * asked;
         const ptrdiff_t after = R(part_start)(tiles, R(min)(i + 1, tiles.n - 1)) * FM_BLOCK;
+        if (i < soon.n)
+            R(ask_for)(of->soon, soon, i);
         R(row_tiles)[NV - 1][R(part_size)(tiles, i) - 1](
             &strip, of->C + b, A + b, of->mask + b,
-            next && before_end < n * width + asked ? next + n * width - before_end : strip.P,
+            next && before_end < n * width + asked ? next + n * width - before_end : P,
             after - b);
     }
 }
@@ -99,7 +118,7 @@ static void R(multiply)(const R(product) *of, ptrdiff_t first, ptrdiff_t last)
         const ptrdiff_t k = R(part_start)(stretches, s) * FM_BLOCK;
         const ptrdiff_t end = R(min)(of->K, k + R(part_size)(stretches, s) * FM_BLOCK);
         for (ptrdiff_t p = first; p < last; p++)
-            R(panel_product)(of, p, k, end,
+            R(panel_product)(of, p, k, end, R(panel)(of, p, k),
                              p + 1 < last  ? R(panel)(of, p + 1, k)
                              : end < of->K ? R(panel)(of, first, end)
                                            : NULL);

@@ -41,11 +41,9 @@ INLINE void R(add_row)(V acc[FM_MOST_ROWS][FM_PANEL], const real *const *four, p
         R(add_multiple)(acc[r], four[r / 4] + (r % 4) * lda + k, p, NV);
 }
 
-// A row tile sums over so many blocks of columns at a time, whose rows of a panel take the first-level cache.
-enum { R(BLOCKS) = FM_CACHE_1 / (WIDTH * (int)sizeof(real) * FM_BLOCK) };
 INLINE R(parts) R(stretches_of_blocks)(ptrdiff_t K)
 {
-    return R(parts_of)((K + FM_BLOCK - 1) / FM_BLOCK, R(BLOCKS));
+    return R(parts_of)((K + FM_BLOCK - 1) / FM_BLOCK, R(SUMMED) / FM_BLOCK);
 }
 // A column tile sums over a stretch of so many rows of a panel, which take half of it; or over fewer than
 // LONG at once.

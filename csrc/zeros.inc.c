@@ -60,13 +60,15 @@ static int R(has_many_zeros)(const fm_run *run)
 {
     enum { WORTH_PERCENT = 25 };
     const ptrdiff_t I = run->net.sizes[0], n = R(min)(R(ROWS_TO_LOOK_AT), run->B);
-    uint32_t columns[2 * R(AT_ONCE)];
-    real values[2 * R(AT_ONCE)];
-    ptrdiff_t left = 0;
-    for (ptrdiff_t b = 0; b < n; b++)
-        for (ptrdiff_t k = 0; k < I; k += R(AT_ONCE))
-            left += R(list_block)(columns, values, R(dense_row)(run, b) + k, k, R(min)(R(AT_ONCE), I - k));
-    return 100 * left < WORTH_PERCENT * n * I;
+    V left = vset1(0);
+    for (ptrdiff_t b = 0; b < n; b++) {
+        const real *row = R(dense_row)(run, b);
+        for (ptrdiff_t k = 0; k < I; k += FM_LANES) {
+            const V x = I - k < FM_LANES ? vload_n(row + k, (int)(I - k)) : vload(row + k);
+            left = vadd(left, vselect_lt(vset1(0), vmax(x, vsub(vset1(0), x)), vset1(1), vset1(0)));
+        }
+    }
+    return 100 * vsum(left) < WORTH_PERCENT * n * I;
 }
 
 // Whether to list the next batches. In small ones most of the work is the update.

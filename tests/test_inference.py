@@ -68,14 +68,16 @@ def test_the_outputs_of_layers_are_shared_out(level, dtype, activation):
                 assert together.tobytes() == alone, (n, n_threads)
 
 
+@pytest.mark.parametrize(
+    "sizes", [(1024, 256, 600, 512, 31), (301, 173, 59, 7, 70), (13, 37, 3), (600, 17)]
+)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("level", LEVELS)
-def test_layers_of_whole_kilobytes(level, dtype):
-    """Whose weights and inputs share sets of the caches, row by row: many rows go another way."""
-    # more than a stretch of inputs and a few panels; layers that go neither by panels nor alone
-    sizes = [1024, 256, 600, 512, 31]
+def test_many_rows_have_the_bits_of_each_alone(level, dtype, sizes):
+    """Some instruction sets copy weights and inputs first: stretches, panels, what is left."""
     model = fastmlp.MLP(sizes, dtype=dtype, seed=2)
-    network, X = inference(level, model), rows(113, 1024, dtype)
+    model.params[:] = np.random.default_rng(3).standard_normal(model.params.size)  # biases, too
+    network, X = inference(level, model), rows(113, sizes[0], dtype)
     one_by_one = [network.infer(X[i : i + 1], model.params, OUTPUTS) for i in range(len(X))]
     for n in (31, 32, 37, 113):
         outputs = network.infer(X[:n], model.params, OUTPUTS)
