@@ -60,15 +60,10 @@ INLINE void R(row_tile_of)(const R(strip) *of, real *restrict C, const real *res
                            const ptrdiff_t lda, const ptrdiff_t ldp, const int is_flat, const int M,
                            const int NV)
 {
-    enum { LINE = FM_ALIGN / sizeof(real), USERS = FM_BLOCK < 32 ? 32 : FM_BLOCK };
+    enum { LINE = FM_ALIGN / sizeof(real) };
     const ptrdiff_t soon = (256 / (M * NV) + 2) * ldp; // some 250 cycles
     const int asks_for_P = is_flat && of->is_far;
-    // rows of users are not in blocks: so many numbers count as one
-    const int is_users = is_flat && lda != FM_BLOCK;
-    const ptrdiff_t block = is_users ? USERS : FM_BLOCK, stride = is_users ? USERS : of->stride;
-    // and a row asks for its own next lines, but where rows are whole pages apart: those of all rows would
-    // share a set of the cache, which would not hold them
-    const ptrdiff_t ask = is_users && R(IS_NARROW) && lda * sizeof(real) % 4096 != 0 ? lda - LINE : LINE;
+    const ptrdiff_t stride = is_flat && lda != FM_BLOCK ? FM_BLOCK : of->stride;
     const real *P = of->P;
     const ptrdiff_t *at = of->at, asks = of->K > 4 * FM_BLOCK ? M : 0; // else all that is near
     V acc[FM_MOST_ROWS][FM_PANEL];
@@ -77,7 +72,7 @@ INLINE void R(row_tile_of)(const R(strip) *of, real *restrict C, const real *res
         FM_UNROLL
         for (int j = 0; j < NV; j++)
             acc[r][j] = vload(of->init ? of->init + j * FM_LANES : C + at[j] + r * FM_BLOCK);
-    for (ptrdiff_t left = of->K, row = 0; left > 0; left -= block, A += stride, row++) {
+    for (ptrdiff_t left = of->K, row = 0; left > 0; left -= FM_BLOCK, A += stride, row++) {
         const real *four[(FM_MOST_ROWS + 3) / 4]; // every fourth row: few registers address them all
         FM_UNROLL
         for (int r = 0; r < M; r += 4)
@@ -87,10 +82,10 @@ INLINE void R(row_tile_of)(const R(strip) *of, real *restrict C, const real *res
             if (of->epilogue == FM_STORE_MASKED)
                 FM_PREFETCH(mask + at[j] + row * FM_BLOCK);
         }
-        const ptrdiff_t n = left < block ? left : block;
-        const real *next_A = left > block ? A + stride : A;
+        const ptrdiff_t n = left < FM_BLOCK ? left : FM_BLOCK;
+        const real *next_A = left > FM_BLOCK ? A + stride : A;
         ptrdiff_t k = 0;
-        for (; k + 1 < n; k += 2, ahead += LINE, next_A += k & 2 ? ask : LINE) {
+        for (; k + 1 < n; k += 2, ahead += LINE, next_A += LINE) {
             for (int j = 0; asks_for_P && j < NV * FM_LANES; j += LINE) {
                 FM_PREFETCH(P + soon + j);
                 FM_PREFETCH(P + soon + ldp + j);
