@@ -63,7 +63,6 @@ INLINE void R(row_tile_of)(const R(strip) *of, real *restrict C, const real *res
     enum { LINE = FM_ALIGN / sizeof(real) };
     const ptrdiff_t soon = (256 / (M * NV) + 2) * ldp; // some 250 cycles
     const int asks_for_P = is_flat && of->is_far;
-    const ptrdiff_t stride = is_flat && lda != FM_BLOCK ? FM_BLOCK : of->stride;
     const real *P = of->P;
     const ptrdiff_t *at = of->at, asks = of->K > 4 * FM_BLOCK ? M : 0; // else all that is near
     V acc[FM_MOST_ROWS][FM_PANEL];
@@ -72,7 +71,7 @@ INLINE void R(row_tile_of)(const R(strip) *of, real *restrict C, const real *res
         FM_UNROLL
         for (int j = 0; j < NV; j++)
             acc[r][j] = vload(of->init ? of->init + j * FM_LANES : C + at[j] + r * FM_BLOCK);
-    for (ptrdiff_t left = of->K, row = 0; left > 0; left -= FM_BLOCK, A += stride, row++) {
+    for (ptrdiff_t left = of->K, row = 0; left > 0; left -= FM_BLOCK, A += of->stride, row++) {
         const real *four[(FM_MOST_ROWS + 3) / 4]; // every fourth row: few registers address them all
         FM_UNROLL
         for (int r = 0; r < M; r += 4)
@@ -83,7 +82,7 @@ INLINE void R(row_tile_of)(const R(strip) *of, real *restrict C, const real *res
                 FM_PREFETCH(mask + at[j] + row * FM_BLOCK);
         }
         const ptrdiff_t n = left < FM_BLOCK ? left : FM_BLOCK;
-        const real *next_A = left > FM_BLOCK ? A + stride : A;
+        const real *next_A = left > FM_BLOCK ? A + of->stride : A;
         ptrdiff_t k = 0;
         for (; k + 1 < n; k += 2, ahead += LINE, next_A += LINE) {
             for (int j = 0; asks_for_P && j < NV * FM_LANES; j += LINE) {
