@@ -8,11 +8,11 @@ typedef struct R(waiting) {
     real *own_W, *own_moment1, *own_moment2;
 } R(waiting);
 
-// A row of the next batch to copy, of which `copied` blocks are done; and a later one to ask for.
+// A row of the next batch to copy, of which `copied` of all whole blocks are done; and a later one to ask for.
 typedef struct R(copying) {
     const real *from, *later;
     real *to;                    // in blocks, `stride` apart
-    ptrdiff_t stride, copied;
+    ptrdiff_t stride, copied, blocks;
 } R(copying);
 
 // A part of the next batch to ask for: rows from `row` on, of which the first from a column on; and how many

@@ -84,7 +84,8 @@ static void R(gather_ahead)(const fm_run *run, R(errands) *errands, ptrdiff_t fi
     const ptrdiff_t rows = R(min)(run->n_ahead, run->B), begin = rows * first / n_units;
     errands->end = rows * last / n_units;
     errands->copying.stride = R(block_stride)(run);
-    const ptrdiff_t copies = (errands->end - begin) * (run->net.sizes[0] / FM_BLOCK);
+    errands->copying.blocks = run->net.sizes[0] / FM_BLOCK;
+    const ptrdiff_t copies = (errands->end - begin) * errands->copying.blocks;
     errands->copies_of_tile = (copies + last - first - 1) / (last - first);
     const ptrdiff_t group = (begin + R(GROUP) - 1) / R(GROUP) * R(GROUP); // gather_from asks from here
     R(ask_for_pages)(run, begin, R(min)(group + R(AHEAD), errands->end));
@@ -93,18 +94,18 @@ static void R(gather_ahead)(const fm_run *run, R(errands) *errands, ptrdiff_t fi
 
 // How much of it the next tile does, beside so many rows of its sum; and after that tile, on to the next row
 // where one is done.
-INLINE ptrdiff_t R(next_copies)(const fm_run *run, const R(errands) *errands, ptrdiff_t rows)
+INLINE ptrdiff_t R(next_copies)(const R(errands) *errands, ptrdiff_t rows)
 {
     if (errands->row >= errands->end)
         return 0;
-    const ptrdiff_t left = run->net.sizes[0] / FM_BLOCK - errands->copying.copied;
+    const ptrdiff_t left = errands->copying.blocks - errands->copying.copied;
     return R(min)(R(min)(errands->copies_of_tile, left), rows);
 }
 INLINE void R(gather_on)(const fm_run *run, R(errands) *errands)
 {
     const ptrdiff_t b = errands->row;
     errands->copying.copied += errands->copies;
-    if (b >= errands->end || errands->copying.copied < run->net.sizes[0] / FM_BLOCK)
+    if (b >= errands->end || errands->copying.copied < errands->copying.blocks)
         return;
     R(gather_row)(run, R(layers)(run)->ahead, b, run->B + b, errands->copying.copied * FM_BLOCK);
     R(gather_from)(run, errands, b + 1);

@@ -99,7 +99,7 @@ static void R(weights_tile)(fm_run *run, const R(tiling) *of, R(errands) *errand
     errands->waiting.own_W = state + of->form.at;
     errands->waiting.own_moment1 = state + layer->moment1;
     errands->waiting.own_moment2 = state + (errands->rule.adam ? layer->moment2 : layer->moment1);
-    errands->copies = R(next_copies)(run, errands, rows);
+    errands->copies = R(next_copies)(errands, rows);
     errands->so_far = so_far;
     // with so few rows most of the update would find none to go beside
     const int is_listed = R(is_listed)(run, layer);
