@@ -10,14 +10,15 @@ static void R(strided_tiles)(R(strip) *strip, real *C, const real *A, ptrdiff_t 
     }
 }
 
-// B rows of users, K numbers of each, lda apart, to blocks. A row asks for the next one.
+// B rows of users, K numbers of each, lda apart, to blocks.
 static void R(pack_rows)(real *blocks, const real *A, ptrdiff_t B, ptrdiff_t K, ptrdiff_t lda, ptrdiff_t stride)
 {
+    enum { AHEAD = 8 }; // rows
     for (ptrdiff_t b = 0; b < B; b++, A += lda, blocks += FM_BLOCK) {
         ptrdiff_t k = 0;
         real *to = blocks;
         for (; K - k >= FM_BLOCK; k += FM_BLOCK, to += stride) {
-            FM_PREFETCH(A + lda + k);
+            FM_PREFETCH(A + AHEAD * lda + k);
             FM_UNROLL
             for (int j = 0; j < FM_BLOCK; j += FM_LANES)
                 vstore(to + j, vload(A + k + j));
