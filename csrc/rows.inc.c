@@ -79,8 +79,7 @@ INLINE const real *R(panel)(const R(product) *of, ptrdiff_t p, ptrdiff_t k)
 }
 
 // Columns of panel p, as far as rows [k, end) of it go, which begin at P: from init or, where k > 0, from what
-// C has. Meanwhile the last tiles ask for `next`, as many rows of a panel to be read after this, or NULL; the
-// others ask for what they have.
+// C has. Meanwhile the last tiles ask for `next`, as many rows of a panel to be read after this, or NULL.
 static void R(panel_product)(const R(product) *of, ptrdiff_t p, ptrdiff_t k, ptrdiff_t end, const real *P,
                              const real *next)
 {
@@ -104,7 +103,7 @@ static void R(panel_product)(const R(product) *of, ptrdiff_t p, ptrdiff_t k, ptr
             R(ask_for)(of->soon, soon, i);
         R(row_tiles)[NV - 1][R(part_size)(tiles, i) - 1](
             &strip, of->C + b, A + b, of->mask + b,
-            next && before_end < n * width + asked ? next + n * width - before_end : P,
+            next && before_end < n * width + asked ? next + n * width - before_end : NULL,
             after - b);
     }
 }

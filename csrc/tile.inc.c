@@ -51,10 +51,10 @@ enum { R(STRETCH) = FM_CACHE_1 / 2 / (WIDTH * (int)sizeof(real)), R(LONG) = 4 * 
 
 // C (M, NV vectors) = init + A (M, K) P (K, NV vectors), then relu, or the mask of dA by A > 0. A comes in
 // blocks of columns; the mask, which is read only where there is one, is in C's place of another matrix.
-// Meanwhile it asks for what comes next: every second k for a line of the next block of A, and of
-// `ahead`; in every block for a row of the place of the next results, `next` after C, and of the mask. P
-// of users, which is_flat, has rows far apart: where these come from beyond the second-level cache, it asks for
-// them.
+// Meanwhile it asks for what comes next: every second k for a line of the next block of A; in every block for
+// as many of `ahead`, or none where that is NULL, and for a row of the place of the next results, `next` after
+// C, and of the mask. P of users, which is_flat, has rows far apart: where these come from beyond the
+// second-level cache, it asks for them.
 INLINE void R(row_tile_of)(const R(strip) *of, real *restrict C, const real *restrict A,
                            const real *restrict mask, const real *ahead, ptrdiff_t next,
                            const ptrdiff_t lda, const ptrdiff_t ldp, const int is_flat, const int M,
@@ -83,14 +83,17 @@ INLINE void R(row_tile_of)(const R(strip) *of, real *restrict C, const real *res
         }
         const ptrdiff_t n = left < FM_BLOCK ? left : FM_BLOCK;
         const real *next_A = left > FM_BLOCK ? A + of->stride : A;
+        if (!is_flat && ahead) {
+            FM_UNROLL
+            for (int j = 0; j < FM_BLOCK / 2; j++, ahead += LINE)
+                FM_PREFETCH(ahead);
+        }
         ptrdiff_t k = 0;
-        for (; k + 1 < n; k += 2, ahead += LINE, next_A += LINE) {
+        for (; k + 1 < n; k += 2, next_A += LINE) {
             for (int j = 0; asks_for_P && j < NV * FM_LANES; j += LINE) {
                 FM_PREFETCH(P + soon + j);
                 FM_PREFETCH(P + soon + ldp + j);
             }
-            if (!is_flat)
-                FM_PREFETCH(ahead);
             R(add_row)(acc, four, lda, k, &P, ldp, M, NV);
             FM_PREFETCH(next_A);
             R(add_row)(acc, four, lda, k + 1, &P, ldp, M, NV);
