@@ -161,6 +161,13 @@ def test_tables_tell_where_we_lose_and_who_differs(bench):
     assert "Absent: JAX, jax not installed." in details
 
 
+def test_rounds_are_compared_one_by_one(bench):
+    """Each is slowed down by others in rounds of its own; medians alone would give 4 / 2."""
+    ours = made_up("fastmlp", 1 / 2, seconds_per_row=[1.0, 2.0, 6.0])
+    theirs = made_up("NumPy", 1 / 4, seconds_per_row=[3.0, 4.0, 18.0])
+    assert bench("report").times_as_fast(ours, theirs) == 3
+
+
 def test_one_row_is_told_in_microseconds(bench):
     report, run = bench("report"), bench("run")
     for rows, told in ((1, "20000.00 µs"), (9, "50.0 GFLOP/s (50 %)")):
