@@ -13,18 +13,11 @@ static void R(strided_tiles)(R(strip) *strip, real *C, const real *A, ptrdiff_t 
 // B rows of users, K numbers of each, lda apart, to blocks.
 static void R(pack_rows)(real *blocks, const real *A, ptrdiff_t B, ptrdiff_t K, ptrdiff_t lda, ptrdiff_t stride)
 {
-    enum { AHEAD = 8 }; // rows
+    enum { AHEAD = 8, LINE = FM_ALIGN / sizeof(real) }; // rows, numbers
     for (ptrdiff_t b = 0; b < B; b++, A += lda, blocks += FM_BLOCK) {
-        ptrdiff_t k = 0;
-        real *to = blocks;
-        for (; K - k >= FM_BLOCK; k += FM_BLOCK, to += stride) {
+        for (ptrdiff_t k = 0; k < K; k += LINE)
             FM_PREFETCH(A + AHEAD * lda + k);
-            FM_UNROLL
-            for (int j = 0; j < FM_BLOCK; j += FM_LANES)
-                vstore(to + j, vload(A + k + j));
-        }
-        if (k < K)
-            memcpy(to, A + k, (size_t)(K - k) * sizeof(real));
+        R(to_blocks)(blocks, A, K, stride);
     }
 }
 

@@ -4,17 +4,24 @@
 // The row of X that is row b of the batch.
 INLINE ptrdiff_t R(row_of)(const fm_run *run, ptrdiff_t b) { return run->rows ? run->rows[b] : b; }
 
+// n numbers of a row to its places in blocks, `stride` apart.
+INLINE void R(to_blocks)(real *to, const real *row, ptrdiff_t n, ptrdiff_t stride)
+{
+    for (; n >= FM_BLOCK; n -= FM_BLOCK, row += FM_BLOCK, to += stride)
+        FM_UNROLL
+        for (int j = 0; j < FM_BLOCK; j += FM_LANES)
+            vstore(to + j, vload(row + j));
+    if (n > 0)
+        memcpy(to, row, (size_t)n * sizeof(real));
+}
+
 // Row `out` of the blocks that begin at `at` = row b of the batch, from column k on, a whole number
 // of blocks.
 INLINE void R(gather_row)(const fm_run *run, ptrdiff_t at, ptrdiff_t out, ptrdiff_t b, ptrdiff_t k)
 {
     const ptrdiff_t I = run->net.sizes[0], stride = R(block_stride)(run);
     const real *row = (const real *)run->X.values + R(row_of)(run, b) * I;
-    real *blocks = R(at)(run, at + out * FM_BLOCK);
-    for (; I - k >= FM_BLOCK; k += FM_BLOCK)
-        memcpy(blocks + R(column)(stride, k), row + k, FM_BLOCK * sizeof(real));
-    if (k < I)
-        memcpy(blocks + R(column)(stride, k), row + k, (size_t)(I - k) * sizeof(real));
+    R(to_blocks)(R(at)(run, at + out * FM_BLOCK) + R(column)(stride, k), row + k, I - k, stride);
 }
 
 // A_0 = X[rows] for the rows [first, last) of the batch. Shuffled rows lie anywhere in memory, so

@@ -93,19 +93,18 @@ INLINE void R(copy_panels)(real *panels, real *flat, const fm_layer *layer, cons
         for (ptrdiff_t p = first; p < last; p++) {
             const ptrdiff_t o = R(first_column)(W, p), width = R(width)(W, p);
             real *at = panels + R(row_at)(W, p, begin) - R(row_at)(W, first, -W->heads);
-            ptrdiff_t i = begin;
             const ptrdiff_t end = R(min)(begin + ROWS, W->rows);
             if (into && begin >= 0 && o + width <= layer->O) {
-                const real *row = flat + (k + i) * layer->O + o;
+                const real *row = flat + (k + begin) * layer->O + o;
                 if (width == FM_LANES)
-                    R(copy_rows)(at, row, layer->O, end - i, 1);
+                    R(copy_rows)(at, row, layer->O, end - begin, 1);
                 else if (width == 2 * FM_LANES)
-                    R(copy_rows)(at, row, layer->O, end - i, 2);
+                    R(copy_rows)(at, row, layer->O, end - begin, 2);
                 else
-                    R(copy_rows)(at, row, layer->O, end - i, 3);
+                    R(copy_rows)(at, row, layer->O, end - begin, 3);
                 continue;
             }
-            for (; i < end; i++, at += width) {
+            for (ptrdiff_t i = begin; i < end; i++, at += width) {
                 real *row = flat + (i < 0 ? layer->I : k + i) * layer->O + o; // the bias is the last
                 for (ptrdiff_t j = 0; j < width; j += FM_LANES) {
                     const int n = (int)R(min)(FM_LANES, layer->O - o - j);

@@ -70,7 +70,11 @@ def test_the_outputs_of_layers_are_shared_out(level, dtype, activation):
 
 
 @pytest.mark.parametrize(
-    "sizes", [(1024, 256, 600, 512, 31), (301, 173, 59, 7, 70), (13, 37, 3), (600, 17)]
+    "sizes",
+    [  # inputs as many as a block has, too, whose rows lie as if they were one
+        *[(1024, 256, 600, 512, 31), (301, 173, 59, 7, 70), (13, 37, 3), (600, 17)],
+        *[(16, 40, 3), (32, 40, 3)],
+    ],
 )
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("level", LEVELS)
