@@ -331,9 +331,7 @@ static void R(column_sum)(real db[WIDTH], const real *D, const ptrdiff_t at[FM_P
     }                                                                                          \
     static void R(strided_row_tile_##m##_##nv)(const R(strip) *of, real *C, const real *A)     \
     {                                                                                          \
-        if (EXISTS(m, nv) && of->lda == FM_BLOCK)                                              \
-            R(row_tile_of)(of, C, A, A, A, 0, FM_BLOCK, of->ldp, 1, m, nv);                    \
-        else if (EXISTS(m, nv))                                                                \
+        if (EXISTS(m, nv))                                                                     \
             R(row_tile_of)(of, C, A, A, A, 0, of->lda, of->ldp, 1, m, nv);                     \
     }                                                                                          \
     static void R(column_tile_##m##_##nv)(R(errands) *errands, const real *A, const real *D,   \
