@@ -1,9 +1,9 @@
 // The fused engine for one instruction set, float32 and float64. The including file has defined
 // FM_LEVEL, FM_PANEL (vectors of outputs of the widest tile), FM_ROWS(NV) (of the tallest tile of NV
 // vectors), FM_MOST_ROWS (the largest of them), FM_ONE_ROW (vectors of outputs of a single row; 8 to 16),
-// FM_FEW_ROWS (so many go likewise; at most 4), FM_REGISTERS, FM_LANES_FLOAT32, FM_LANES_FLOAT64 and the
-// operations on vectors; and for the caches of the CPUs that have it
-// FM_BLOCK (columns of a block of activations; 16 or 32),
+// FM_FEW_ROWS (so many go likewise; at most 4), FM_SMALL_BATCH (rows up to which weights are updated at once),
+// FM_REGISTERS, FM_LANES_FLOAT32, FM_LANES_FLOAT64 and the operations on vectors; and for the caches of the
+// CPUs that have it FM_BLOCK (columns of a block of activations; 16 or 32),
 // FM_CACHE_1, FM_CACHE (bytes that one thread may count on of the first- and of the second-level cache),
 // FM_ROWS_AT_LEAST (so many rows go through a layer at a time at least, to be worth reading its weights).
 

@@ -29,7 +29,6 @@ typedef struct R(errands) {
     int is_plain;                // momentum and nothing else, in place
     ptrdiff_t shift;             // from parameters and moments to where the new ones go: 0 but for a backup
     ptrdiff_t updates;           // vectors that wait in dW
-    int at_once;                 // whether the tile leaves nothing to wait: it ends with its own update
     R(waiting) waiting;
     ptrdiff_t row, end;          // of the next batch, to gather
     ptrdiff_t copies, copies_of_tile; // blocks of the row, for this tile and for any

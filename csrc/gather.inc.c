@@ -25,15 +25,15 @@ INLINE void R(gather_row)(const fm_run *run, ptrdiff_t at, ptrdiff_t out, ptrdif
 }
 
 // A_0 = X[rows] for the rows [first, last) of the batch. Shuffled rows lie anywhere in memory, so
-// that the next few are asked for while one is copied; at the end of the batch, those of the next.
+// that some later ones are asked for while one is copied; at the end of the batch, those of the next.
 static void R(gather)(fm_run *run, ptrdiff_t first, ptrdiff_t last)
 {
-    enum { AHEAD = 6 };
+    const ptrdiff_t ahead = R(min)(12, last - first); // so that the last ask for the first of the next
     const ptrdiff_t line = FM_ALIGN / (ptrdiff_t)sizeof(real), I = run->net.sizes[0];
     const ptrdiff_t known = last == run->B ? last + run->n_ahead : last;
     for (ptrdiff_t b = first; b < last; b++) {
-        if (run->rows && b + AHEAD < known) {
-            const real *next = (const real *)run->X.values + run->rows[b + AHEAD] * I;
+        if (run->rows && b + ahead < known) {
+            const real *next = (const real *)run->X.values + run->rows[b + ahead] * I;
             for (ptrdiff_t k = 0; k < I; k += line)
                 FM_PREFETCH(next + k);
         }
@@ -48,7 +48,7 @@ enum { R(AHEAD) = 2, R(GROUP) = 16 };
 
 static int R(gathers_ahead)(const fm_run *run)
 {
-    return run->n_ahead > 0 && run->net.sizes[0] >= R(LONG_ROW) && !run->store_gradients &&
+    return run->n_ahead > 0 && !R(is_small)(run) && run->net.sizes[0] >= R(LONG_ROW) && !run->store_gradients &&
            !run->is_sparse && !run->skips_zeros;
 }
 

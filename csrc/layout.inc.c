@@ -130,6 +130,9 @@ INLINE int R(keeps_slopes)(const fm_net *net, ptrdiff_t l)
     return net->dropout > 0 || net->activations[l] == FM_GELU || net->activations[l] == FM_SILU;
 }
 
+// Whether a batch is small: its weights are then updated at once, not one tile beside the sums of the next.
+INLINE int R(is_small)(const fm_run *run) { return run->B <= FM_SMALL_BATCH; }
+
 // Inputs that are 0 are looked for in so many numbers at a time, where a row has more than twice as many; and
 // what there is room for in the list of a row of I.
 enum { R(AT_ONCE) = 32 };

@@ -108,10 +108,33 @@ static void R(panel_product)(const R(product) *of, ptrdiff_t p, ptrdiff_t k, ptr
     }
 }
 
+// Some of the panels [p, last) for few rows, which have no use for a panel but once; returns how many.
+static ptrdiff_t R(panels_of_few)(const R(product) *of, ptrdiff_t p, ptrdiff_t last)
+{
+    enum { MOST = 4 };
+    const int NV = R(panel_size)(of->widths, p);
+    const real *P = R(panel)(of, p, 0);
+    const ptrdiff_t width = NV * FM_LANES, size = (of->heads + of->K) * width;
+    ptrdiff_t alike = 1;
+    while (alike < MOST && p + alike < last && R(panel_size)(of->widths, p + alike) == NV)
+        alike++;
+    const R(strip) strip = {
+        .P = P, .init = of->heads ? P - width : of->zeros, .stride = of->stride, .lda = FM_BLOCK, .ldp = width,
+        .panel = size, .init_panel = of->heads ? size : 0, .K = of->K, .epilogue = of->epilogue,
+    };
+    const ptrdiff_t o = R(panel_start)(of->widths, p) * FM_LANES;
+    const ptrdiff_t n = R(few_rows_of_panels)(&strip, of->C, of->A, of->mask, of->stride, o, of->B, alike, NV);
+    if (n == 0)
+        R(panel_product)(of, p, 0, of->K, P, NULL);
+    return R(max)(1, n);
+}
+
 // The panels [first, last) of it, in stretches of K: what is read of a panel then stays in the first-level
 // cache, and what is read of A in the second.
 static void R(multiply)(const R(product) *of, ptrdiff_t first, ptrdiff_t last)
 {
+    while (first < last && of->B <= FM_FEW_ROWS)
+        first += R(panels_of_few)(of, first, last);
     const R(parts) stretches = R(stretches_of_blocks)(of->K);
     for (ptrdiff_t s = 0; s < stretches.n; s++) {
         const ptrdiff_t k = R(part_start)(stretches, s) * FM_BLOCK;

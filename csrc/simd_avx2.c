@@ -11,6 +11,7 @@ FM_TARGET_BEGIN("avx2,fma,prfchw")
 #define FM_REGISTERS 16
 #define FM_ONE_ROW 8
 #define FM_FEW_ROWS 3
+#define FM_SMALL_BATCH 64
 #define FM_BLOCK 16
 #define FM_CACHE_1 (16 * 1024)
 #define FM_CACHE (256 * 1024)

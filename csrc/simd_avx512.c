@@ -11,6 +11,7 @@ FM_TARGET_BEGIN("avx512f,avx2,fma,popcnt,prfchw")
 #define FM_REGISTERS 32
 #define FM_ONE_ROW 16
 #define FM_FEW_ROWS 4
+#define FM_SMALL_BATCH 32
 #define FM_BLOCK 32
 #define FM_CACHE_1 (36 * 1024)
 #define FM_CACHE (576 * 1024)

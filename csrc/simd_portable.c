@@ -15,6 +15,7 @@
 #define FM_REGISTERS 16
 #define FM_ONE_ROW 8
 #define FM_FEW_ROWS 1
+#define FM_SMALL_BATCH 64
 #define FM_BLOCK 32
 #define FM_CACHE_1 (36 * 1024)
 #define FM_CACHE (576 * 1024)

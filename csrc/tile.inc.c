@@ -21,6 +21,7 @@ typedef struct R(strip) {
     ptrdiff_t at[FM_PANEL];      // the columns of C and of the mask
     ptrdiff_t stride;            // from block to block of A
     ptrdiff_t lda, ldp;
+    ptrdiff_t panel, init_panel; // from panel to panel of P and of init
     ptrdiff_t K;
     int epilogue;
     int is_far;                  // whether rows of P are to be asked for before their turn
@@ -114,67 +115,6 @@ INLINE void R(row_tile_of)(const R(strip) *of, real *restrict C, const real *res
         }
 }
 
-// Few rows: C (M, N vectors) = init + A (M, K) P (K, N vectors), then relu. A panel at a time, they would wait
-// for their own sums, and for weights of which little lies together.
-INLINE void R(few_rows_of)(const R(strip) *of, real *restrict C, const real *restrict A, ptrdiff_t out_stride,
-                           ptrdiff_t o, const int M, const int N)
-{
-    V acc[4][16];
-    const real *P = of->P;
-    FM_UNROLL
-    for (int r = 0; r < M; r++)
-        FM_UNROLL
-        for (int j = 0; j < N; j++)
-            acc[r][j] = vload(of->init + j * FM_LANES);
-    for (ptrdiff_t left = of->K; left > 0; left -= FM_BLOCK, A += of->stride)
-        for (ptrdiff_t k = 0; k < (left < FM_BLOCK ? left : FM_BLOCK); k++, P += of->ldp) {
-            V x[4];
-            FM_UNROLL
-            for (int r = 0; r < M; r++)
-                x[r] = vset1(A[r * of->lda + k]);
-            FM_UNROLL
-            for (int j = 0; j < N; j++) {
-                const V p = vload(P + j * FM_LANES);
-                FM_UNROLL
-                for (int r = 0; r < M; r++)
-                    acc[r][j] = vfma_in_place(x[r], p, acc[r][j]);
-            }
-        }
-    FM_UNROLL
-    for (int j = 0; j < N; j++) {
-        real *to = C + R(column)(out_stride, o + j * FM_LANES);
-        FM_UNROLL
-        for (int r = 0; r < M; r++) {
-            const V c = acc[r][j];
-            vstore(to + r * FM_BLOCK, of->epilogue == FM_STORE_RELU ? vkeep(c, c) : c);
-        }
-    }
-}
-
-// As many of `left` vectors of columns from o on as B rows go well with; returns how many, or 0.
-static ptrdiff_t R(few_rows)(const R(strip) *of, real *C, const real *A, ptrdiff_t out_stride, ptrdiff_t o,
-                             ptrdiff_t B, ptrdiff_t left)
-{
-#define TAKE(m, n)                                                                             \
-    if (B == (m) && left >= (n) && (m) <= FM_FEW_ROWS && (m) * ((n) + 1) < FM_REGISTERS) {     \
-        R(few_rows_of)(of, C, A, out_stride, o, m, n);                                         \
-        return n;                                                                              \
-    }
-    TAKE(1, FM_ONE_ROW)
-    TAKE(1, 8)
-    TAKE(1, 4)
-    TAKE(2, 12)
-    TAKE(2, 8)
-    TAKE(2, 6)
-    TAKE(2, 4)
-    TAKE(3, 8)
-    TAKE(3, 4)
-    TAKE(4, 6)
-    TAKE(4, 4)
-#undef TAKE
-    return 0;
-}
-
 // acc (M, NV vectors) += a^T d, where d is a row of D, columns `at`, and a lies at D + a.
 INLINE void R(add_product)(V acc[FM_MOST_ROWS][FM_PANEL], const real *D, ptrdiff_t a,
                            const ptrdiff_t at[FM_PANEL], const int M, const int NV)
@@ -239,8 +179,8 @@ INLINE void R(stretch_tile_of)(real *restrict sums, const real *A, const real *D
 }
 
 // The gradient dW (M, NV vectors) = errands->so_far + A^T D, likewise, of M weight rows, into errands->dW,
-// once what waits there has been used, or into the weights at once. Meanwhile the errands are run: the copies
-// first, since the sums that wait are the last thing the tile before computed.
+// once what waits there has been used. Meanwhile the errands are run: the copies first, since the sums that
+// wait are the last thing the tile before computed.
 INLINE void R(column_tile_of)(R(errands) *errands, const real *A, const real *D,
                               const ptrdiff_t at[FM_PANEL], ptrdiff_t K, const int M, const int NV)
 {
@@ -281,16 +221,6 @@ INLINE void R(column_tile_of)(R(errands) *errands, const real *A, const real *D,
     for (; D < end; D += FM_BLOCK)
         R(add_product)(acc, D, a, columns, M, NV);
     R(update_all)(errands, &waiting, updates);
-    if (errands->at_once) {
-        FM_UNROLL
-        for (int r = 0; r < M; r++)
-            FM_UNROLL
-            for (int j = 0; j < NV; j++) {
-                const ptrdiff_t to = (r * NV + j) * FM_LANES;
-                R(momentum)(waiting.own_W + to, waiting.own_moment1 + to, acc[r][j], &errands->rule);
-            }
-        return;
-    }
     FM_UNROLL
     for (int r = 0; r < M; r++)
         FM_UNROLL

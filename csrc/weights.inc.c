@@ -101,10 +101,7 @@ static void R(weights_tile)(fm_run *run, const R(tiling) *of, R(errands) *errand
     errands->waiting.own_moment2 = state + (errands->rule.adam ? layer->moment2 : layer->moment1);
     errands->copies = R(next_copies)(errands, rows);
     errands->so_far = so_far;
-    // with so few rows most of the update would find none to go beside
     const int is_listed = R(is_listed)(run, layer);
-    errands->at_once = !run->store_gradients &&
-                       (is_listed || (errands->is_plain && 2 * rows <= M * of->NV));
     if (is_listed)
         R(ask_on)(run, &errands->asking);
     if (is_listed)
@@ -113,7 +110,7 @@ static void R(weights_tile)(fm_run *run, const R(tiling) *of, R(errands) *errand
         R(column_tiles)[of->NV - 1][M - 1](errands, left, of->right + b * FM_BLOCK, of->at, rows);
     R(gather_on)(run, errands);
     errands->updates = 0;
-    if (errands->at_once)
+    if (is_listed && !run->store_gradients) // the tile ended with its own update
         return;
     if (run->store_gradients) {
         R(copy_gradients)(run, layer, &of->form, errands->dW, f, M, R(first_column)(&of->form, of->p),
@@ -159,6 +156,35 @@ static void R(weights_stretch)(fm_run *run, const R(tiling) *of, R(errands) *err
     }
 }
 
+// The row of the panel that tile t of a tiling begins with.
+INLINE ptrdiff_t R(row_of_tile)(const R(tiling) *of, ptrdiff_t t)
+{
+    const ptrdiff_t n = R(parts_of)(FM_BLOCK, FM_ROWS(of->NV)).n;
+    const ptrdiff_t f = R(min)(of->start + t / n * FM_BLOCK, of->end);
+    return f + R(part_start)(R(parts_of)(R(min)(FM_BLOCK, of->end - f), FM_ROWS(of->NV)), t % n);
+}
+
+// The tiles of a tiling for a small batch.
+static void R(small_weights)(fm_run *run, const R(tiling) *of, const R(errands) *errands)
+{
+    const fm_layer *layer = of->layer;
+    const ptrdiff_t n = R(n_tiles)(of->end - of->start, of->NV);
+    const int bias = of->start == 0 && of->unit >= of->from && !layer->turned;
+    real *state = (real *)run->state + of->panel;
+    R(small_update) update = {
+        .W = state + of->form.at, .moment1 = state + layer->moment1,
+        .moment2 = state + (errands->rule.adam ? layer->moment2 : layer->moment1),
+        .A = of->left, .D = of->right, .stride = R(block_stride)(run), .B = run->B,
+        .rule = errands->rule, .is_plain = errands->is_plain, .shift = errands->shift,
+    };
+    memcpy(update.at, of->at, sizeof update.at);
+    if (bias)
+        R(bias)(run, layer, errands, of->right, of->p);
+    R(updates_of_rows)[of->NV - 1](
+        &update, of->counts ? R(row_of_tile)(of, R(max)(0, of->from - of->unit)) : of->start,
+        of->counts ? R(row_of_tile)(of, R(min)(n, of->to - of->unit)) : of->end);
+}
+
 // A part of the weight tiles of one layer: the units [from, to), which are tiles in an order that goes panel
 // by panel, or whole panels.
 static void R(weights_layer)(fm_run *run, const fm_layer *layer, R(errands) *errands,
@@ -171,6 +197,7 @@ static void R(weights_layer)(fm_run *run, const fm_layer *layer, R(errands) *err
     const int last_layer = layer == layers + run->net.n_layers - 1, counts = !R(has_both)(run, layer);
     const real *A = R(at)(run, layer->in), *dZ = R(at)(run, last_layer ? layer->out : layer[1].din);
     const R(form) form = R(updated)(layer);
+    const int is_small = R(is_small)(run) && !run->store_gradients && !R(is_listed)(run, layer);
     const R(parts) stretches = R(is_listed)(run, layer) ? R(parts_of)(run->B, run->B) : R(stretches_of)(run->B);
     const ptrdiff_t group = R(blocks_at_a_time)(run->B, form.columns) * FM_BLOCK;
     R(tiling) of = {.layer = layer, .form = form, .from = from, .to = to, .counts = counts,
@@ -193,6 +220,10 @@ static void R(weights_layer)(fm_run *run, const fm_layer *layer, R(errands) *err
                 continue;
             of.panel = R(row_at)(&form, of.p, 0);
             R(columns)(of.at, R(block_stride)(run), R(first_column)(&form, of.p), of.NV);
+            if (is_small) {
+                R(small_weights)(run, &of, errands);
+                continue;
+            }
             for (ptrdiff_t s = 0; s < stretches.n; s++)
                 R(weights_stretch)(run, &of, errands, sums, R(part_start)(stretches, s),
                                    R(part_size)(stretches, s));
