@@ -43,6 +43,18 @@ FITS = {
     "wide layers": (
         [301, 256, 290, 10], {}, fastmlp.SGD, {"momentum": 0.9, "batch_size": 100},
     ),
+    # fewer rows than a tile has: several panels at a time
+    "rows one by one": (
+        [64, 130, 100, 10], {}, fastmlp.SGD, {"momentum": 0.9, "batch_size": 1},
+    ),
+    "two rows": (
+        [301, 45, 37, 10], {"dtype": "float64", "activation": "tanh"}, fastmlp.Adam,
+        {"batch_size": 2},
+    ),
+    "three rows": (
+        [64, 130, 100, 64], {"loss": "squared_error"}, fastmlp.SGD,
+        {"batch_size": 3, "nesterov": True, "weight_decay": 0.001},
+    ),
     # long rows into few outputs: what pads the rows is multiplied as well
     "one layer": (
         [301, 10], {}, fastmlp.Adam, {"batch_size": 70},
@@ -78,6 +90,9 @@ GOLDEN = {
     "wide rows float32": "5abf5dd56b8b0ec7b582b743777e7db3",
     "wide rows float64": "8e994beb4825bcbc96a93b0c9cff8e9b",
     "wide layers": "9ca8432e8c2849fa0f45520e9f029534",
+    "rows one by one": "b28cc83d30dc2ae58dd9c407e10fb784",
+    "two rows": "e54a2d80f526b6c28d1c743f0a4c1dde",
+    "three rows": "60d7d0da8b9d35bb56319bd0925fa27c",
     "one layer": "df1450dad172955e0c089874569e7d19",
     "many zeros float32": "59f038c77f16392a515b2bc646b3cdf0",
     "many zeros float64": "33f9042be29347ccb72b3ae5557b1eea",
