@@ -90,9 +90,9 @@ GOLDEN = {
     "wide rows float32": "5abf5dd56b8b0ec7b582b743777e7db3",
     "wide rows float64": "8e994beb4825bcbc96a93b0c9cff8e9b",
     "wide layers": "9ca8432e8c2849fa0f45520e9f029534",
-    "rows one by one": "b28cc83d30dc2ae58dd9c407e10fb784",
-    "two rows": "e54a2d80f526b6c28d1c743f0a4c1dde",
-    "three rows": "60d7d0da8b9d35bb56319bd0925fa27c",
+    "rows one by one": "fc3abedb28666c9b623d6782bb2a5dc9",
+    "two rows": "e1ca9dc74d682e70f58378fbf5583a37",
+    "three rows": "c4bfce1dd753ee4c48471596b0b04142",
     "one layer": "df1450dad172955e0c089874569e7d19",
     "many zeros float32": "59f038c77f16392a515b2bc646b3cdf0",
     "many zeros float64": "33f9042be29347ccb72b3ae5557b1eea",
@@ -104,10 +104,11 @@ GOLDEN = {
 
 def digests(n_threads=1):
     """The first half of the SHA-256 of the parameters after every fit."""
-    X, y = fastmlp.data.load_digits()
-    X = X / 16
+    digits, numbers = fastmlp.data.load_digits()
     found = {}
     for name, (sizes, options, trainer, rule) in FITS.items():
+        some = slice(200 * rule["batch_size"])  # steps enough, and soon done
+        X, y = digits[some] / 16, numbers[some]
         model = fastmlp.MLP(sizes, **options)
         # whole numbers over a power of two: no mathematical library has a say in them
         rng = np.random.default_rng(0)
