@@ -11,7 +11,7 @@ from fastmlp.data import read_idx
 
 # MNIST's test images, as they come, where somebody has put them.
 MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist10k"
-FLOPS_PER_TURN, STEPS_PER_TURN, CALLS_PER_TURN = 6e10, 20_000, 20_000
+FLOPS_PER_TURN, STEPS_PER_TURN, CALLS_PER_TURN = 6e10, 5_000, 20_000
 PREDICT_FLOPS_PER_TURN = 6e9
 
 
