@@ -1,6 +1,6 @@
-// Few rows at a time: tiles that are as wide as can be instead of tall, forward and for the update.
+// Few rows: through several panels at a time, and updates of small batches.
 
-// Few rows: C (M, N vectors) = init + A (M, K) P (K, N vectors), then relu, or the mask of dA. Vectors of P lie
+// C (M, N vectors) = init + A (M, K) P (K, N vectors), then relu, or the mask of dA. Vectors of P lie
 // together or in panels of NV. A panel at a time, they would wait for their own sums, and for weights of which
 // little lies together.
 INLINE void R(few_rows_of)(const R(strip) *of, real *restrict C, const real *restrict A,
