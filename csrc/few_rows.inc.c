@@ -30,15 +30,11 @@ INLINE void R(few_rows_of)(const R(strip) *of, real *restrict C, const real *res
         }
     FM_UNROLL
     for (int j = 0; j < N; j++) {
-        const ptrdiff_t to = R(column)(out_stride, o + j * FM_LANES);
+        const ptrdiff_t column = R(column)(out_stride, o + j * FM_LANES);
         FM_UNROLL
         for (int r = 0; r < M; r++) {
-            V c = acc[r][j];
-            if (of->epilogue == FM_STORE_RELU)
-                c = vkeep(c, c);
-            else if (of->epilogue == FM_STORE_MASKED)
-                c = vkeep(vload(mask + to + r * FM_BLOCK), c);
-            vstore(C + to + r * FM_BLOCK, c);
+            const ptrdiff_t to = column + r * FM_BLOCK;
+            vstore(C + to, R(finished)(acc[r][j], mask + to, of->epilogue));
         }
     }
 }

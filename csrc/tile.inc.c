@@ -14,6 +14,14 @@ INLINE void R(add_multiple)(V *acc, const real *a, const V *p, const int NV)
         acc[j] = vfma_in_place(number, p[j], acc[j]);
 }
 
+// A result as it is stored: relu of it, or where the mask is positive, which is read only where there is one.
+INLINE V R(finished)(V c, const real *mask, int epilogue)
+{
+    if (epilogue == FM_STORE_RELU)
+        return vkeep(c, c);
+    return epilogue == FM_STORE_MASKED ? vkeep(vload(mask), c) : c;
+}
+
 // What the row tiles of a panel have in common.
 typedef struct R(strip) {
     const real *P;               // (K, NV vectors), ldp between its rows
@@ -106,12 +114,8 @@ INLINE void R(row_tile_of)(const R(strip) *of, real *restrict C, const real *res
     for (int r = 0; r < M; r++)
         FM_UNROLL
         for (int j = 0; j < NV; j++) {
-            V c = acc[r][j];
-            if (of->epilogue == FM_STORE_RELU)
-                c = vkeep(c, c);
-            else if (of->epilogue == FM_STORE_MASKED)
-                c = vkeep(vload(mask + at[j] + r * FM_BLOCK), c);
-            vstore(C + at[j] + r * FM_BLOCK, c);
+            const ptrdiff_t to = at[j] + r * FM_BLOCK;
+            vstore(C + to, R(finished)(acc[r][j], mask + to, of->epilogue));
         }
 }
 

@@ -102,25 +102,23 @@ static void R(weights_tile)(fm_run *run, const R(tiling) *of, R(errands) *errand
     errands->copies = R(next_copies)(errands, rows);
     errands->so_far = so_far;
     const int is_listed = R(is_listed)(run, layer);
-    if (is_listed)
+    if (is_listed) {
         R(ask_on)(run, &errands->asking);
-    if (is_listed)
         R(csr_column_tiles)[of->NV - 1](errands, run, f, of->right, of->at, M);
-    else
+    } else {
         R(column_tiles)[of->NV - 1][M - 1](errands, left, of->right + b * FM_BLOCK, of->at, rows);
+    }
     R(gather_on)(run, errands);
     errands->updates = 0;
-    if (is_listed && !run->store_gradients) // the tile ended with its own update
-        return;
     if (run->store_gradients) {
         R(copy_gradients)(run, layer, &of->form, errands->dW, f, M, R(first_column)(&of->form, of->p),
                            width);
-        return;
+    } else if (!is_listed) { // whose tiles end with their own update
+        errands->waiting.W = state + of->form.at;
+        errands->waiting.moment1 = state + layer->moment1;
+        errands->waiting.moment2 = state + layer->moment2;
+        errands->updates = M * of->NV;
     }
-    errands->waiting.W = state + of->form.at;
-    errands->waiting.moment1 = state + layer->moment1;
-    errands->waiting.moment2 = state + layer->moment2;
-    errands->updates = M * of->NV;
 }
 
 // The tiles of a tiling over the rows [b, b + n) of the batch. The sums are kept for the next stretch of rows,
